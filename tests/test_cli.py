@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import keras_tokenlearner
 from keras_tokenlearner import analysis, cli, create_model, list_models
-from keras_tokenlearner.data import ArrayImages, named
+from keras_tokenlearner.data import ArrayImages, named, video
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.training import RECIPES
 from keras_tokenlearner.weights import store
@@ -81,13 +81,19 @@ def test_costs_command_without_a_model_exits_with_2():
         ("evaluate vit_pico8 --data fashion_mnist", "evaluate: .*'random'.*weights=None"),
         ("export vit_pico8 served", "export: .*'random'.*weights=None"),
         ("distill vit_pico8 fast.keras --at 1", "distill: .*'random'.*weights=None"),
+        ("distill mine.keras ./mine.keras --at 1", "distill: `output` .*model='mine.keras'"),
         (
             "distill vit_pico8 fast.keras --at 1 --weights random --data fashion_mnist",
             "distill: `data` .* 1000 .*data='fashion_mnist' with 10",
         ),
         ("predict vit_pico8 image.png", "predict: .*'random'.*weights=None"),
         ("export none.keras served", "export: .* model='none.keras'"),
-        ("export vit_pico8 served --weights random --class-names n.txt", "class_names='n.txt'"),
+        ("export vit_pico8 served --class-names n.txt", "class_names='n.txt'"),
+        ("export vit_pico8 served --format tflite", "format='tflite'"),
+        ("export vit_pico8 served --precision int8", "precision='int8'"),
+        ("export vit_pico8 served --layout triton", "layout='triton'"),
+        ("export vit_pico8 served.onnx", "path='served.onnx'"),
+        ("export vit_pico8 served --top-k 0", "top_k=0"),
         ("serve .", "serve: `path` .* path='.'"),
         (
             "evaluate x2plus1d_pico --weights random --data nothing",
@@ -115,6 +121,8 @@ def test_command_with_a_wrong_argument_prints_one_line(arguments, said, monkeypa
         "costs vit_b16 --format csv",
         "evaluate x2plus1d_pico --weights random --data . --metrics few_shot",
         "evaluate x2plus1d_pico --weights random --data . --batch-size 8",
+        "evaluate vit_pico8 --weights random --data . --stride 4",
+        "evaluate vit_pico8 --weights random --data . --frame-rate 12",
     ],
 )
 def test_command_with_a_wrong_number_or_unused_option_exits_with_2(arguments):
@@ -206,6 +214,24 @@ def test_shell_completion_lists_the_commands():
 def test_evaluate_command_of_a_video_model_without_data_exits_with_2():
     done = run("evaluate", "tokenlearner_x2plus1d_pico", "--weights", "random")
     assert done.exit_code == 2 and "--data FOLDER" in done.output
+
+
+def test_evaluate_command_of_a_video_model_passes_stride_and_frame_rate(monkeypatch):
+    given = []
+
+    def record(*_, **views):
+        given.append(views)
+        return {}
+
+    evaluation = importlib.import_module("keras_tokenlearner.evaluation")
+    monkeypatch.setattr(video, "open_videos", lambda name: (None, name))
+    monkeypatch.setattr(
+        evaluation, "evaluate_videos", lambda *_, **views: given.append(views) or {}
+    )
+    model = ("tokenlearner_x2plus1d_pico", "--weights", "random", "--data", "FOLDER", "--json")
+    assert run("evaluate", *model, "--stride", "4", "--frame-rate", "12.5").exit_code == 0
+    assert run("evaluate", *model).exit_code == 0
+    assert given == [{"verbose": 0, "stride": 4, "frame_rate": 12.5}, {"verbose": 0}]
 
 
 def test_train_command_with_list_explains_recipes_and_their_fields():

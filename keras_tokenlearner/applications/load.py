@@ -10,6 +10,7 @@ from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.applications.keras_file import check_keras_file
+from keras_tokenlearner.models.features import with_plain_output
 from keras_tokenlearner.presets.from_preset import from_preset
 from keras_tokenlearner.weights import store
 
@@ -50,11 +51,11 @@ def load_model(
     >>> model.output_shape, model.class_names[0]
     ((None, 10), 'T-shirt')
     """
-    check_path(owner, "model", model)
+    path = check_path(owner, "model", model)
     if is_preset(model):
         return _from_preset(model, weights, owner, arguments)
-    if Path(model).suffix == ".keras":
-        return _from_file(model, weights, owner, arguments)
+    if path.suffix == ".keras":
+        return _from_file(path, weights, owner, arguments)
     named = resolve_weights(model, weights, owner)
     with errors_of(owner):
         return create_model(str(model), weights=named, **arguments)
@@ -92,9 +93,9 @@ def resolve_weights(
     found = next(iter(store.names(name)), None) if weights is None else weights
     if found is None:
         raise ValueError(
-            f"{owner}: {name!r} has no included weights; pass `weights` (`--weights`): a "
-            f"checkpoint such as FILE.weights.h5 or 'timm:FILE', or {RANDOM!r} for a dry run. Or "
-            "pass a `.keras` file as the model. Received: weights=None"
+            f"{owner}: {name!r} has no included weights. Pass a checkpoint as `weights` "
+            "(`--weights`), such as FILE.weights.h5 or 'timm:FILE'. For a dry run, pass "
+            f"{RANDOM!r}. Or pass a `.keras` file as `model`. Received: weights=None"
         )
     return found
 
@@ -132,8 +133,10 @@ def _from_preset(
 
 def check_classifier(
     model: keras.Model, name: str | os.PathLike[str], owner: str, videos: bool = False
-) -> None:
-    """Raise `ValueError` unless a model returns one vector of class scores for each image.
+) -> keras.Model:
+    """Return a model of one vector of class scores for each image, or raise `ValueError`.
+
+    The vector is not in a list or dictionary.
 
     Args:
         model: A `keras.Model`.
@@ -150,16 +153,17 @@ def check_classifier(
             f"{owner}: `model` must be a classifier of images{' or videos' * videos}. Received: "
             f"model={str(name)!r} with inputs {shapes[0]} and outputs {shapes[1]}"
         )
+    return with_plain_output(model)
 
 
 def _from_file(
-    model: str | os.PathLike[str],
+    model: Path,
     weights: str | os.PathLike[str] | None,
     owner: str,
     arguments: LoadArguments,
 ) -> keras.Model:
     """Load the model of a `.keras` file."""
-    if not Path(model).is_file():
+    if not model.is_file():
         raise ValueError(
             f"{owner}: `model` must be the path of an existing file. Received: model={str(model)!r}"
         )
@@ -170,7 +174,7 @@ def _from_file(
             f"out. Received: model={str(model)!r} with {passed}"
         )
     try:
-        check_keras_file(owner, Path(model))
+        check_keras_file(owner, model)
         return keras.saving.load_model(model, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(

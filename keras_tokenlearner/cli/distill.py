@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -37,15 +38,20 @@ def distill(
     from keras_tokenlearner.data.preprocessing import preprocessing_of
     from keras_tokenlearner.evaluation import compare
     from keras_tokenlearner.models import retrofit
-    from keras_tokenlearner.serving.classifier import check_takes_pixels
+    from keras_tokenlearner.models.preprocessing import check_takes_pixels
     from keras_tokenlearner.training import distill
 
     check_int("distill", "epochs", epochs)
     check_positive("distill", "learning_rate", learning_rate)
     if not output.endswith(".keras"):
         raise ValueError(f"distill: `output` must end in .keras. Received: output={output!r}")
+    if os.path.realpath(os.path.expanduser(output)) == os.path.realpath(os.path.expanduser(model)):
+        raise ValueError(
+            "distill: `output` must be another file than `model`, which the run would replace. "
+            f"Received: model={model!r}, output={output!r}"
+        )
     teacher = load_model(model, weights=weights, owner="distill")
-    check_classifier(teacher, model, "distill")
+    teacher = check_classifier(teacher, model, "distill")
     check_takes_pixels("distill", teacher)
     splits = open_named(data)
     found, wanted = len(splits[0].class_names), teacher.output_shape[-1]

@@ -33,6 +33,14 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per batch; 32 by default.")
     ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames between two frames of a clip, as in training. Videos."),
+    ] = None,
+    frame_rate: Annotated[
+        float | None,
+        typer.Option(help="Frames per second that --stride counts, as in training. Videos."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the accuracy of a model on test images, and the few-shot accuracy of its features.
@@ -47,31 +55,37 @@ def evaluate(
     from keras_tokenlearner.applications.arguments import LoadArguments
     from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data import video
+    from keras_tokenlearner.data.video.lists import Views
     from keras_tokenlearner.evaluation import evaluate, evaluate_videos
-    from keras_tokenlearner.serving.classifier import check_takes_pixels
+    from keras_tokenlearner.models.preprocessing import check_takes_pixels
 
     arguments: LoadArguments = {}
     if size:
         channels = CATALOG[model].input_shape[-1] if model in CATALOG else 3
         arguments["input_shape"] = (size, size, channels)
     built = load_model(model, weights=weights, owner="evaluate", **arguments)
-    check_classifier(built, model, "evaluate", videos=True)
+    built = check_classifier(built, model, "evaluate", videos=True)
     check_takes_pixels("evaluate", built)
+    of_videos = {"--stride": stride, "--frame-rate": frame_rate}
+    views: Views = {"verbose": 0 if as_json else 1}
+    if stride is not None:
+        views["stride"] = stride
+    if frame_rate is not None:
+        views["frame_rate"] = frame_rate
     if len(built.input_shape) == 5:
         if not data:
             raise typer.BadParameter("a video model needs videos: pass --data FOLDER")
-        given = {"--metrics": metrics, "--real-labels": real_labels, "--batch-size": batch_size}
-        unused = [name for name, value in given.items() if value]
-        if unused:
+        of_images = {"--metrics": metrics, "--real-labels": real_labels, "--batch-size": batch_size}
+        if unused := [name for name, value in of_images.items() if value]:
             raise typer.BadParameter(f"{', '.join(unused)} has no effect on a video model")
         with errors_of("evaluate", path="data"):
             tests = {name: video.open_videos(name)[1] for name in data}
-        verbose = 0 if as_json else 1
         rows: list[dict[str, str | float | None]] = [
-            {"data": name, **evaluate_videos(built, test, verbose=verbose)}
-            for name, test in tests.items()
+            {"data": name, **evaluate_videos(built, test, **views)} for name, test in tests.items()
         ]
     else:
+        if unused := [name for name, value in of_videos.items() if value is not None]:
+            raise typer.BadParameter(f"{', '.join(unused)} has no effect on an image model")
         metrics = list(metrics) or ["top1", "top5"]
         rows = evaluate(built, list(data), metrics, real_labels, batch_size=batch_size or 32)
     if as_json:

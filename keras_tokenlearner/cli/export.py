@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,15 +45,18 @@ def export(
     from keras_tokenlearner._json import JSON
     from keras_tokenlearner.applications import load_model
     from keras_tokenlearner.applications.load import is_preset, resolve_weights
+    from keras_tokenlearner.serving.export import check_arguments
     from keras_tokenlearner.weights import store
 
+    # Wrong arguments raise an error before a large model is loaded.
+    check_arguments(path, top_k, frame_step, classifier_activation, format, precision, layout)
+    names = _lines(class_names) if class_names else None
     built = load_model(model, weights=weights, owner="export")
     provenance: dict[str, JSON] = {"model": model, "weights": weights}
     if not is_preset(model) and not model.endswith(".keras"):
         found = resolve_weights(model, weights, "export")
         if found in store.names(model):
             provenance = dataclasses.asdict(store.find(model, found))
-    names = _lines(class_names) if class_names else None
     exported = export(
         built,
         path,
@@ -74,8 +76,11 @@ def export(
 
 def _lines(file: str) -> list[str]:
     """Return the names in a file, one per line."""
-    if not Path(file).is_file():
+    from keras_tokenlearner._checks import check_path
+
+    path = check_path("export", "class_names", file)
+    if not path.is_file():
         raise ValueError(
             f"export: `--class-names` must be an existing file. Received: class_names={file!r}"
         )
-    return Path(file).read_text(encoding="utf-8").splitlines()
+    return path.read_text(encoding="utf-8").splitlines()

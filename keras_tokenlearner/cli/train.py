@@ -26,7 +26,10 @@ def train(
         str, typer.Option(help="one_device, data_parallel, model_parallel:N, or auto.")
     ] = "one_device",
     restart: Annotated[
-        bool, typer.Option("--restart", help="Delete the backup of an interrupted run first.")
+        bool,
+        typer.Option(
+            "--restart", help="Ignore the backup of an interrupted run, and replace other results."
+        ),
     ] = False,
 ) -> None:
     """Train a model by a recipe; an interrupted run continues when you repeat the command.

@@ -1,18 +1,14 @@
-"""Finds whether a model returns probabilities, logits or features, and checks its inputs."""
+"""Finds whether a model returns probabilities, logits or features."""
 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 import keras
 import numpy as np
-from keras import layers
 
 from keras_tokenlearner._checks import check_choice
-from keras_tokenlearner.models import names
 from keras_tokenlearner.models.last_activation import last_activation
 
-# One of these layers before a model replaces `include_preprocessing=True`.
-SCALING = (layers.Rescaling, layers.Normalization)
 # Functions from logits to probabilities. "linear" means that outputs are not scores of classes.
 ACTIVATIONS = ("softmax", "sigmoid", "linear")
 
@@ -24,9 +20,10 @@ def classifier_activation_of(
 ) -> tuple[str, bool]:
     """Return the activation that converts outputs to probabilities, and whether to apply it.
 
-    A model that ends in a softmax or a sigmoid returns probabilities. A last dense layer without
-    activation may return logits. A last dense layer with another activation may return anything.
-    After a dense layer of either kind, `classifier_activation` is required.
+    A model that ends in a softmax or a sigmoid returns probabilities. A model of this package
+    without top returns features. A last dense layer without activation may return logits. A last
+    dense layer with another activation may return anything. After a dense layer of either kind,
+    `classifier_activation` is required.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -59,13 +56,15 @@ def classifier_activation_of(
                 f"the model. Received: classifier_activation={classifier_activation!r}"
             )
         return own, False
-    if classifier_activation is None and is_dense:
+    is_without_top = getattr(model, "include_top", True) is False
+    if classifier_activation is None and is_dense and not is_without_top:
         ending = "logits" if own == "linear" else "an activation other than softmax or sigmoid"
+        # Only `export` takes models that return no probabilities.
+        others = ", or 'linear' for other outputs" if owner == "export" else ""
         raise ValueError(
             f"{owner}: `classifier_activation` is needed for a model that ends in {ending}. Pass "
-            "'softmax' for logits of one class per image, 'sigmoid' for logits of several classes, "
-            "or 'linear' for other outputs. Received: classifier_activation=None, model "
-            f"{model.name!r}"
+            "'softmax' for logits of one class per image, 'sigmoid' for logits of several classes"
+            f"{others}. Received: classifier_activation=None, model {model.name!r}"
         )
     chosen = classifier_activation or "linear"
     return chosen, chosen != "linear"
@@ -109,25 +108,3 @@ def best_classes(
             name = class_names[number]
             found.append({"class": number, "class_name": name, "probability": share})
     return found
-
-
-def check_takes_pixels(owner: str, model: keras.Model) -> None:
-    """Raise `ValueError` if a model of this package does not take pixels in [0, 255].
-
-    Args:
-        owner: Name of the function that the user called, for error messages.
-        model: A `keras.Model`. The first model inside `model` is checked too, unless a
-            scaling layer precedes it.
-    """
-    found = {layer.name for layer in model.layers}
-    if names.are_of_a_model(found) and names.PREPROCESSING not in found:
-        raise ValueError(
-            f"{owner}: `model` must take pixels in [0, 255]; build it with "
-            "include_preprocessing=True, or put a scaling layer before it. "
-            f"Received: model {model.name!r} with include_preprocessing=False"
-        )
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            check_takes_pixels(owner, layer)
-        if isinstance(layer, (keras.Model, *SCALING)):
-            break

@@ -68,9 +68,11 @@ class CurrentModel:
             waited.
         warms_up: Boolean, whether a version runs batches of 1, 2, 4, ... rows before it answers
             requests.
+        check: Function that is called with the `ServedModel` of each version. If it raises
+            `ValueError` for a newer version, the older version stays.
 
     Raises:
-        ValueError: If the folder contains no exported model.
+        ValueError: If the folder contains no exported model. Also if `check` raises it.
     """
 
     def __init__(
@@ -79,11 +81,13 @@ class CurrentModel:
         max_batch: int = 32,
         observe: Callable[[Sequence[float]], None] | None = None,
         warms_up: bool = True,
+        check: Callable[[ServedModel], None] | None = None,
     ) -> None:
         self.path = path
         self.max_batch = max_batch
         self.observe = observe
         self.warms_up = warms_up
+        self.check = check
         self.stopping = threading.Event()
         self.now = self._load(path)
         self.ended: list[str] = []
@@ -136,6 +140,8 @@ class CurrentModel:
         folder = newest_version(path)
         identity = None if folder is None else _identity(folder)  # before the files are read
         model = ServedModel(path)
+        if self.check is not None:
+            self.check(model)
         batcher = Batcher(
             model.answer, self.max_batch, max_weight=model.max_pixels, observe=self.observe
         )

@@ -1,14 +1,14 @@
 import asyncio
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
+from keras_tokenlearner._checks import check_choice, check_int, check_ints, check_path
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.applications.load import load_model
-from keras_tokenlearner.serving.kserve_server import run_page
+from keras_tokenlearner.serving.kserve_server import check_no_event_loop, run_page
 from keras_tokenlearner.serving.page.loaded import LoadedPage
-from keras_tokenlearner.serving.versions import newest_version
+from keras_tokenlearner.serving.versions import exported_version
 
 
 @own_errors
@@ -28,7 +28,7 @@ def demo(
 
     Args:
         model: A name in the catalogue, the path of a `.keras` file, or an address or a folder for
-            `from_preset`.
+            `from_preset`. For a folder whose name is in the catalogue, pass `"./NAME"`.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
         host: Address to listen on. Defaults to this machine only. Browsers allow the camera for
@@ -45,6 +45,7 @@ def demo(
         ValueError: If the model does not exist or is not a classifier of images. Also if the model
             ends in logits and no activation is passed, or has fewer tokens than `tokens` asks for.
         OSError: If the port is taken.
+        RuntimeError: If an event loop runs in this thread, as in a notebook.
         ImportError: If a library is missing. The message names the extra.
 
     Example::
@@ -52,8 +53,15 @@ def demo(
         keras_tokenlearner.serving.demo("tokenlearner_nano4_8at2", weights="cifar10")
         # open http://127.0.0.1:8080/
     """
+    check_path("demo", "model", model)
+    port = check_int("demo", "port", port, maximum=65535)
+    tokens = check_ints("demo", "tokens", () if tokens is None else tokens)
+    top_k = check_int("demo", "top_k", top_k)
+    if classifier_activation is not None:
+        check_choice("demo", "classifier_activation", classifier_activation, ("softmax", "sigmoid"))
+    check_no_event_loop("demo")
     require("kserve", "serve")
-    if newest_version(Path(model)) is not None:
+    if exported_version(model) is not None:
         raise ValueError(
             "demo: `model` must be a model that Keras can load; for an exported model run "
             f"`keras-tokenlearner serve --page`. Received: model={str(model)!r}"

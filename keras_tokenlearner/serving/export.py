@@ -20,8 +20,10 @@ from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import with_token_maps
+from keras_tokenlearner.models.features import with_plain_output
+from keras_tokenlearner.models.preprocessing import check_takes_pixels
 from keras_tokenlearner.serving.classifier import (
-    check_takes_pixels,
+    ACTIVATIONS,
     classifier_activation_of,
     probabilities,
 )
@@ -29,8 +31,8 @@ from keras_tokenlearner.serving.formats import FORMATS
 from keras_tokenlearner.serving.metadata import Options, class_names_of, compute_dtype
 from keras_tokenlearner.serving.runtimes import load_exported
 from keras_tokenlearner.serving.triton import write_triton_files
-from keras_tokenlearner.serving.versions import move_to_next_version
-from keras_tokenlearner.serving.writing import write
+from keras_tokenlearner.serving.versions import is_a_version, move_to_next_version
+from keras_tokenlearner.serving.writing import check_classes, write
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def export(
     * `"litert"`: a file `.tflite`, written on TensorFlow; extra `litert`.
     * `"pt2"`: a file `.pt2`, written on PyTorch; extra `torch`.
 
-    On another backend, a second process loads the model from a `.keras` file and exports it.
+    On another backend, a second process loads the model from a `.keras` file and exports it. It
+    knows the classes of Keras and this package, but not your own layers.
 
     A SavedModel decodes, resizes and crops images itself. Its signatures for images:
 
@@ -111,8 +114,8 @@ def export(
 
     A classifier is a model that ends in a softmax, a sigmoid or a dense layer. All its signatures
     except `serve` return `probabilities`, `top_classes` and `top_probabilities`. A SavedModel with
-    class names also returns `top_class_names`. A model without top returns `features`, as does any
-    model with `classifier_activation="linear"`.
+    class names also returns `top_class_names`. A model without top returns `features`. So does a
+    model that ends in logits, with `classifier_activation="linear"`.
 
     Every format contains class names, input shape, preprocessing, provenance, versions and a hash
     of the weights:
@@ -156,7 +159,8 @@ def export(
         ValueError: If the model does not take one image or video of known size, in [0, 255]. Also
             if the model ends in logits and no activation is passed, or lacks the requested maps.
             Also if the number of class names differs from the number of classes. Also if the path
-            or the precision does not suit the format.
+            or the precision does not suit the format. Also if `path` is a version of a model. Also
+            if a second process would need your own classes.
         RuntimeError: If outputs of the model or of the written file are not finite. Also if the
             second process fails.
         ImportError: If a library of the format is missing. The message names the extra.
@@ -171,10 +175,13 @@ def export(
 
     Source: the layout of TensorFlow Serving; the exporters of each framework.
     """
-    chosen = FORMATS[check_choice("export", "format", format, FORMATS)]
     check_bool("export", "check", check)
-    chosen.check_installed()
-    options = _checked(
+    return_maps = check_bool("export", "return_maps", return_maps)
+    path, top_k, frame_step = check_arguments(
+        path, top_k, frame_step, classifier_activation, format, precision, layout
+    )
+    model = _checked_model(model, format)
+    options = _options(
         model,
         class_names,
         top_k,
@@ -184,17 +191,16 @@ def export(
         classifier_activation,
         precision,
     )
-    path = check_path("export", "path", path)
-    _check_format(model, path, format, layout, options)
-    has_versions = not chosen.suffix or layout == "triton"
+    suffix = FORMATS[format].suffix
+    has_versions = not suffix or layout == "triton"
     around = path if has_versions else path.parent
     around.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=around, prefix=".writing-") as folder:
         version = Path(folder) / "version"
         written = version
-        if chosen.suffix:
+        if suffix:
             version.mkdir()
-            written = version / (f"model{chosen.suffix}" if has_versions else path.name)
+            written = version / (f"model{suffix}" if has_versions else path.name)
         write(model, written, format, options)
         difference = _difference(model, written, format, options) if check else None
         if layout == "triton":
@@ -219,7 +225,15 @@ def _difference(model: keras.Model, written: Path, format: str, options: Options
         right = probabilities(right, options["activation"])
     run = load_exported(written, format)
     name = "features" if options["activation"] == "linear" else "probabilities"
-    differences = [np.abs(run(images[:size])[name] - right[:size]).max() for size in (1, 3)]
+    answers = [run(images[:size])[name] for size in (1, 3)]
+    shapes = [answer.shape for answer in answers]
+    if shapes != [(size, *right.shape[1:]) for size in (1, 3)]:
+        raise RuntimeError(
+            "export: outputs of the exported file must have the shape of the model's outputs; "
+            "nothing was exported. Choose another `format`. Received: "
+            f"format={format!r}, outputs of shapes {shapes} instead of {right.shape[1:]}"
+        )
+    differences = [np.abs(answer - right[: len(answer)]).max() for answer in answers]
     difference = float(max(differences))
     if not np.isfinite(difference):
         raise RuntimeError(
@@ -232,55 +246,64 @@ def _difference(model: keras.Model, written: Path, format: str, options: Options
     return difference
 
 
-def _check_format(
-    model: keras.Model, path: Path, format: str, layout: str | None, options: Options
-) -> None:
-    """Raise `ValueError` if a format does not suit the model, the path or other arguments."""
-    chosen = FORMATS[format]
+def check_arguments(
+    path: str | os.PathLike[str],
+    top_k: int = 5,
+    frame_step: float | None = None,
+    classifier_activation: str | None = None,
+    format: str = "saved_model",
+    precision: str | None = None,
+    layout: str | None = None,
+) -> tuple[Path, int, float | None]:
+    """Check the arguments of `export` that need no model, and return `path, top_k, frame_step`."""
+    chosen = FORMATS[check_choice("export", "format", format, FORMATS)]
+    chosen.check_installed()
+    path = check_path("export", "path", path)
+    top_k = check_int("export", "top_k", top_k)
+    if frame_step is not None:
+        frame_step = check_positive("export", "frame_step", frame_step)
+    if classifier_activation is not None:
+        check_choice("export", "classifier_activation", classifier_activation, ACTIVATIONS)
+    check_choice("export", "precision", precision, (None, "int8"))
     check_choice("export", "layout", layout, (None, "triton"))
     if layout == "triton" and format != "onnx":
         raise ValueError(
             "export: layout='triton' needs format='onnx', because the layout is for onnxruntime. "
             f"Received: layout='triton', format={format!r}"
         )
-    if layout is None and chosen.suffix and (path.suffix != chosen.suffix or path.is_dir()):
-        raise ValueError(
-            f"export: `path` must be a file whose name ends in {chosen.suffix!r} for "
-            f"format={format!r}. Received: path={str(path)!r}"
-        )
-    others = {found.suffix: name for name, found in FORMATS.items() if found.suffix}
-    if not chosen.suffix and (path.suffix in others or path.is_file()):
-        meant = others.get(path.suffix)
-        raise ValueError(
-            f"export: `path` must be a folder for format={format!r}"
-            + (f"; for a file that ends in {path.suffix!r}, pass format={meant!r}" if meant else "")
-            + f". Received: path={str(path)!r}"
-        )
-    dtype = compute_dtype(model)
-    if dtype != "float32" and not chosen.computes_in_half:
-        raise ValueError(
-            f"export: format={format!r} needs a model that computes in float32; build `model` with "
-            f"dtype='float32' and load its weights. Received: a model that computes in {dtype}"
-        )
-    if options["precision"] == "int8" and not chosen.has_int8:
+    if precision == "int8" and not chosen.has_int8:
         able = [name for name, found in FORMATS.items() if found.has_int8]
         raise ValueError(
             f"export: precision='int8' needs a `format` of {able}; pass precision=None for others. "
             f"Received: precision='int8', format={format!r}"
         )
+    if layout is None and chosen.suffix:
+        if path.suffix != chosen.suffix or path.is_dir():
+            raise ValueError(
+                f"export: `path` must be a file whose name ends in {chosen.suffix!r} for "
+                f"format={format!r}. Received: path={str(path)!r}"
+            )
+        return path, top_k, frame_step
+    others = {found.suffix: name for name, found in FORMATS.items() if found.suffix}
+    if path.is_file() or (layout is None and path.suffix in others):
+        meant = others.get(path.suffix) if layout is None else None
+        raise ValueError(
+            f"export: `path` must be a folder for format={format!r}"
+            + (f" and layout={layout!r}" if layout else "")
+            + (f"; for a file that ends in {path.suffix!r}, pass format={meant!r}" if meant else "")
+            + f". Received: path={str(path)!r}"
+        )
+    if is_a_version(path, f"model{chosen.suffix}" if chosen.suffix else "saved_model.pb"):
+        raise ValueError(
+            "export: `path` must be the folder of the versions of a model, not one version; pass "
+            "its parent folder. Servers ignore a version inside of another version. "
+            f"Received: path={str(path)!r}"
+        )
+    return path, top_k, frame_step
 
 
-def _checked(
-    model: keras.Model,
-    class_names: Sequence[str] | None,
-    top_k: int,
-    return_maps: bool,
-    frame_step: float | None,
-    provenance: Mapping[str, JSON] | None,
-    classifier_activation: str | None,
-    precision: str | None,
-) -> Options:
-    """Check the arguments of `export`, and return them as options of the writers."""
+def _checked_model(model: keras.Model, format: str) -> keras.Model:
+    """Return a model whose only output is no list, or raise `ValueError` for another model."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: `model` must be a keras.Model. Received: model={model!r}")
     shape = getattr(model, "input_shape", None)
@@ -297,19 +320,35 @@ def _checked(
             f"of its outputs. Received: model {model.name!r} with outputs of shape "
             f"{model.output_shape}"
         )
-    check_int("export", "top_k", top_k)
-    check_bool("export", "return_maps", return_maps)
-    check_choice("export", "precision", precision, (None, "int8"))
     check_takes_pixels("export", model)
+    dtype = compute_dtype(model)
+    if dtype != "float32" and not FORMATS[format].computes_in_half:
+        raise ValueError(
+            f"export: format={format!r} needs a model that computes in float32; build `model` with "
+            f"dtype='float32' and load its weights. Received: a model that computes in {dtype}"
+        )
+    check_classes(model, format)
+    return with_plain_output(model)
+
+
+def _options(
+    model: keras.Model,
+    class_names: Sequence[str] | None,
+    top_k: int,
+    return_maps: bool,
+    frame_step: float | None,
+    provenance: Mapping[str, JSON] | None,
+    classifier_activation: str | None,
+    precision: str | None,
+) -> Options:
+    """Check the arguments of `export` against the model, and return the options of the writers."""
     activation, is_applied = _activation(model, classifier_activation)
     class_names = class_names_of(model, class_names, activation)
-    if frame_step is not None:
-        check_positive("export", "frame_step", frame_step)
-        if len(shape) != 5:
-            raise ValueError(
-                "export: leave out `frame_step`, which has no effect on a model of images. "
-                f"Received: frame_step={frame_step!r}, inputs of shape {shape}"
-            )
+    if frame_step is not None and len(model.input_shape) != 5:
+        raise ValueError(
+            "export: leave out `frame_step`, which has no effect on a model of images. "
+            f"Received: frame_step={frame_step!r}, inputs of shape {model.input_shape}"
+        )
     if return_maps:
         with_token_maps(model)  # raises `ValueError` for a model without maps
     try:
@@ -322,7 +361,7 @@ def _checked(
     return {
         "class_names": class_names,
         "top_k": top_k,
-        "return_maps": bool(return_maps),
+        "return_maps": return_maps,
         "frame_step": frame_step,
         "provenance": provenance,
         "activation": activation,
@@ -333,7 +372,7 @@ def _checked(
 
 def _activation(model: keras.Model, classifier_activation: str | None) -> tuple[str, bool]:
     """Return the activation of the outputs, and whether the export must apply it."""
-    if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
+    if len(model.output_shape) != 2:
         if classifier_activation not in (None, "linear"):
             raise ValueError(
                 "export: leave out `classifier_activation` unless the outputs have shape (B, "

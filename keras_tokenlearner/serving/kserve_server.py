@@ -58,8 +58,9 @@ async def run(
         OSError: If a port is taken.
         Exception: If the warm-up fails, its error.
     """
-    from kserve import ModelRepository
-    from kserve.model_server import app
+    from fastapi import FastAPI
+    from fastapi.responses import ORJSONResponse
+    from kserve import ModelRepository, model_server
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
     from kserve.protocol.rest.server import RESTServer
@@ -81,7 +82,15 @@ async def run(
     plane = Plane(repository)
     extension = NoLoading(repository)
     with _listen(host, port) as listener:
-        grpc = await start_grpc(plane, extension, host, grpc_port) if grpc_port else None
+        # KServe reads this variable. A started application takes no more routes, so a second server
+        # in a process needs its own.
+        model_server.app = app = FastAPI(
+            title=model_server.app.title,
+            version=model_server.app.version,
+            docs_url=None,
+            redoc_url=None,
+            default_response_class=ORJSONResponse,
+        )
         rest = RESTServer("kserve.model_server:app", plane, extension, port)
         if page is not None:
             app.router.routes.extend(page_routes(page))
@@ -90,22 +99,23 @@ async def run(
         rest.create_application()
         loop = asyncio.get_running_loop()
         stopping: list[asyncio.Task[None]] = []
+        grpc = await start_grpc(plane, extension, host, grpc_port) if grpc_port else None
 
         def stop_grpc() -> None:  # together with HTTP, so both finish within STOP_SECONDS
             if grpc and not stopping:
                 stopping.append(loop.create_task(grpc.stop(grace=STOP_SECONDS)))
 
-        server = _server(rest.config, lambda: loop.call_soon_threadsafe(stop_grpc))
-        address = _in_url(host)
-        print(f"serving {endpoint.name} at http://{address}:{port}/v1/models/{endpoint.name}")
-        if page is not None:
-            print(f"with a page for browsers at http://{address}:{port}/")
-        if grpc:
-            print(f"and over gRPC at {address}:{grpc_port}")
-        print(end="", flush=True)
         following = asyncio.create_task(_follow(endpoint, current))
-        following.add_done_callback(lambda _: setattr(server, "should_exit", True))
         try:
+            server = _server(rest.config, lambda: loop.call_soon_threadsafe(stop_grpc))
+            address = _in_url(host)
+            print(f"serving {endpoint.name} at http://{address}:{port}/v1/models/{endpoint.name}")
+            if page is not None:
+                print(f"with a page for browsers at http://{address}:{port}/")
+            if grpc:
+                print(f"and over gRPC at {address}:{grpc_port}")
+            print(end="", flush=True)
+            following.add_done_callback(lambda _: setattr(server, "should_exit", True))
             await server.serve(sockets=[listener])
         finally:
             has_failed = following.done()  # for example by an error of the warm-up
@@ -114,6 +124,18 @@ async def run(
             await asyncio.gather(*stopping)
         if has_failed:
             following.result()
+
+
+def check_no_event_loop(owner: str) -> None:
+    """Raise `RuntimeError` if this thread runs an event loop, because a server needs its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        f"{owner}: the server cannot start in a thread that runs an event loop, as in a notebook. "
+        f"Run `keras-tokenlearner {owner}` in a terminal"
+    )
 
 
 async def run_page(page: PageModel, host: str, port: int) -> None:
@@ -334,7 +356,6 @@ def _refuse_in_words(app: "fastapi.FastAPI") -> None:
     """Add the limits on requests to an application, and shorten its errors for bad fields."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
-    from kserve.errors import InvalidInput, ModelNotFound
 
     async def refuse(_: "fastapi.Request", error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -346,9 +367,11 @@ def _refuse_in_words(app: "fastapi.FastAPI") -> None:
     app.add_middleware(
         Guard, max_bytes=MAX_BYTES, max_requests=MAX_REQUESTS, observe=metrics().status
     )
-    # A client's mistake goes to the client, not as a traceback into the log.
-    logging.getLogger("kserve").addFilter(
-        lambda record: (
-            not (record.exc_info and isinstance(record.exc_info[1], (InvalidInput, ModelNotFound)))
-        )
-    )
+    logging.getLogger("kserve").addFilter(_is_no_refusal)
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """Return `False` for a client's mistake, which goes to the client, not into the log."""
+    from kserve.errors import InvalidInput, ModelNotFound
+
+    return not (record.exc_info and isinstance(record.exc_info[1], (InvalidInput, ModelNotFound)))

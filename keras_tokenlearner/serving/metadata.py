@@ -39,6 +39,17 @@ class Options(TypedDict):
     precision: str | None
 
 
+def own_class_names(model: keras.Model) -> Sequence[str] | None:
+    """Return the class names of a model, or of the model inside that returns its outputs.
+
+    `create_model(..., input_tensor=x)` for a computed tensor `x` returns a model around the named
+    model.
+    """
+    found = getattr(model, "class_names", None)
+    last = model.layers[-1]
+    return own_class_names(last) if found is None and isinstance(last, keras.Model) else found
+
+
 def class_names_of(
     model: keras.Model, class_names: Sequence[str] | None, activation: str
 ) -> list[str] | None:
@@ -57,7 +68,7 @@ def class_names_of(
         ValueError: If the number of names differs from the number of classes.
     """
     if class_names is None:
-        own = getattr(model, "class_names", None)
+        own = own_class_names(model)
         return list(own) if own and activation != "linear" else None
     if activation == "linear":
         raise ValueError(

@@ -16,31 +16,30 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.analysis.maps import learner_of
-from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.load import check_classifier, load_model
 from keras_tokenlearner.data import decode_image
 from keras_tokenlearner.data.decoding import MAX_PIXELS
 from keras_tokenlearner.data.preprocessing import fit_pixels, preprocessing_of
 from keras_tokenlearner.models import Preprocessing
+from keras_tokenlearner.models.preprocessing import check_takes_pixels
 from keras_tokenlearner.serving.classifier import (
     Scored,
     best_classes,
-    check_takes_pixels,
     classifier_activation_of,
     probabilities,
 )
 from keras_tokenlearner.serving.export import export
 from keras_tokenlearner.serving.local import local_server
-from keras_tokenlearner.serving.metadata import METADATA, preprocessing_of_export
+from keras_tokenlearner.serving.metadata import METADATA, own_class_names, preprocessing_of_export
 from keras_tokenlearner.serving.served_model import ServedModel
-from keras_tokenlearner.serving.versions import newest_version
+from keras_tokenlearner.serving.versions import exported_version
 
 # With this lock, Keras loads and runs models in one thread at a time. On JAX, models of Keras are
 # not thread-safe.
 _LOCK = threading.Lock()
 BATCH_SIZE = 32
 
-Files: TypeAlias = Sequence[str | os.PathLike[str]]
+Files: TypeAlias = Sequence[Path]
 Answer: TypeAlias = dict[str, np.ndarray]
 # The input shape of a model, its preprocessing, its class names, and its outputs.
 Asked: TypeAlias = tuple[tuple[int, int, int], Preprocessing | None, Sequence[str] | None, Answer]
@@ -95,15 +94,16 @@ def predict(
         ImportError: If a library is missing. The message names the extra.
     """
     check_path("predict", "model", model)
-    check_int("predict", "top_k", top_k)
+    top_k = check_int("predict", "top_k", top_k)
     check_bool("predict", "served", served)
-    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
-    if not files:
+    given = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+    if not given:
         raise ValueError(
             f"predict: `files` must name at least one image file. Received: files={files!r}"
         )
-    for file in files:
-        if not Path(file).is_file():
+    paths = [check_path("predict", "files", file) for file in given]
+    for file in paths:
+        if not file.is_file():
             raise ValueError(
                 f"predict: `files` must be existing files. Received: file={str(file)!r}"
             )
@@ -112,22 +112,26 @@ def predict(
             "predict", "classifier_activation", classifier_activation, ("softmax", "sigmoid")
         )
     if maps_path is not None:
-        check_path("predict", "maps_path", maps_path)
-        require("matplotlib", "plot")
+        maps_path = check_path("predict", "maps_path", maps_path)
+        canvas = require("matplotlib.backend_bases", "plot").FigureCanvasBase
+        is_figure = maps_path.suffix[1:].lower() in ("", *canvas.get_supported_filetypes())
+        if maps_path.is_dir() or not maps_path.parent.is_dir() or not is_figure:
+            raise ValueError(
+                "predict: `maps_path` must be a file such as tokens.png, in an existing folder. "
+                f"Received: maps_path={str(maps_path)!r}"
+            )
     input_shape, preprocessing, class_names, answer = _ask(
-        model, files, weights, maps_path is not None, served, classifier_activation
+        model, paths, weights, maps_path is not None, served, classifier_activation
     )
     if "probabilities" not in answer:
-        raise ValueError(
-            f"predict: `model` must be a classifier of images. Received: model={str(model)!r}"
-        )
+        raise _no_classifier(model)
     if maps_path is not None:
-        images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
-        titles = [Path(file).name for file in files]
+        images = np.stack([read_image(file, input_shape, preprocessing) for file in paths])
+        titles = [file.name for file in paths]
         draw_token_maps(images, answer["token_maps"], titles, path=maps_path)
     return [
         {"file": str(file), "classes": best_classes(row, class_names, top_k)}
-        for file, row in zip(files, answer["probabilities"], strict=True)
+        for file, row in zip(given, answer["probabilities"], strict=True)
     ]
 
 
@@ -150,16 +154,14 @@ def _ask(
     activation: str | None,
 ) -> Asked:
     """Run a model on files. Return its input shape, preprocessing, class names and outputs."""
-    # A name means the same model in every command, even next to a folder of that name.
-    exported = None if model in CATALOG else newest_version(Path(model))
+    exported = exported_version(model)
     if exported is None and not served:
         with _LOCK:
             return _ask_loaded(model, files, weights, return_maps, activation)
     with tempfile.TemporaryDirectory() as folder:
         if exported is None:
             with _LOCK:
-                built = load_model(model, weights=weights, owner="predict")
-                check_classifier(built, model, "predict")
+                built, activation, _ = _loaded(model, weights, return_maps, activation)
                 # A fixed name is valid in a URL, unlike some names of temporary folders.
                 exported = export(
                     built,
@@ -209,14 +211,7 @@ def _ask_loaded(
     activation: str | None,
 ) -> Asked:
     """Return the result of `_ask` for a model that Keras loads."""
-    built = load_model(model, weights=weights, owner="predict")
-    check_classifier(built, model, "predict")
-    check_takes_pixels("predict", built)
-    activation, is_applied = classifier_activation_of("predict", built, activation)
-    if return_maps:
-        learner_of("predict", built)  # raises `ValueError` for a model without maps
-    if activation == "linear":
-        return built.input_shape[1:], None, None, {}
+    built, activation, is_applied = _loaded(model, weights, return_maps, activation)
     preprocessing = preprocessing_of(built)
     found: list[Answer] = []
     kept: list[np.ndarray] = []
@@ -230,7 +225,31 @@ def _ask_loaded(
     answer = _joined(found)
     if return_maps:
         answer["token_maps"] = token_maps(built, np.concatenate(kept))
-    return built.input_shape[1:], preprocessing, getattr(built, "class_names", None), answer
+    return built.input_shape[1:], preprocessing, own_class_names(built), answer
+
+
+def _loaded(
+    model: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    return_maps: bool,
+    activation: str | None,
+) -> tuple[keras.Model, str, bool]:
+    """Load and check a model. Return it, its activation, and whether to apply the activation."""
+    built = load_model(model, weights=weights, owner="predict")
+    built = check_classifier(built, model, "predict")
+    check_takes_pixels("predict", built)
+    activation, is_applied = classifier_activation_of("predict", built, activation)
+    if activation == "linear":
+        raise _no_classifier(model)
+    if return_maps:
+        learner_of("predict", built)  # raises `ValueError` for a model without maps
+    return built, activation, is_applied
+
+
+def _no_classifier(model: str | os.PathLike[str]) -> ValueError:
+    return ValueError(
+        f"predict: `model` must be a classifier of images. Received: model={str(model)!r}"
+    )
 
 
 def _ask_exported(folder: Path, files: Files, return_maps: bool) -> Answer:
@@ -242,7 +261,7 @@ def _ask_exported(folder: Path, files: Files, return_maps: bool) -> Answer:
         signature, rows = "encoded", []
         for file in some:
             try:
-                row = model.check_row("encoded", {"encoded": Path(file).read_bytes()})
+                row = model.check_row("encoded", {"encoded": file.read_bytes()})
                 signature, decoded = model.decode("encoded", [row])
             except ValueError as error:
                 raise ValueError(
@@ -260,12 +279,12 @@ def _ask_server(folder: Path, files: Files, return_maps: bool) -> Answer:
     found: list[Answer] = []
     with local_server(folder, "--no-warm-up") as server:
         for file in files:  # one request per file, because requests have limits
-            data = [base64.b64encode(Path(file).read_bytes()).decode()]
+            data = [base64.b64encode(file.read_bytes()).decode()]
             field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": data}
             status, answer = server.ask(f"/v2/models/{server.name}/infer", {"inputs": [field]})
             if status != 200:
                 raise ValueError(
-                    f"predict: the server refused a file with the status {status}: "
+                    f"predict: the server answered with the HTTP status {status}: "
                     f"{answer['error']}. Received: file={str(file)!r}"
                 )
             outputs = cast("list[dict[str, Any]]", answer["outputs"])

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_int
+from keras_tokenlearner._checks import check_bool, check_int, check_path
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.current_model import CurrentModel, Loaded
 from keras_tokenlearner.serving.guard import in_time
-from keras_tokenlearner.serving.kserve_server import run
+from keras_tokenlearner.serving.kserve_server import check_no_event_loop, run
 from keras_tokenlearner.serving.metrics import metrics
-from keras_tokenlearner.serving.page.exported import ExportedPage
+from keras_tokenlearner.serving.page.exported import ExportedPage, check_page
 from keras_tokenlearner.serving.served_model import ServedModel
 from keras_tokenlearner.serving.threads import DecodingThreads
 from keras_tokenlearner.serving.versions import is_version
@@ -64,6 +64,7 @@ def serve(
         ValueError: If the folder contains no exported model. Also if a page is requested for a
             model that is not a classifier of images.
         OSError: If a port is taken.
+        RuntimeError: If an event loop runs in this thread, as in a notebook.
         ImportError: If a library is missing. The message names the extra.
 
     Example::
@@ -77,12 +78,15 @@ def serve(
     """
     check_bool("serve", "warm_up", warm_up)
     check_bool("serve", "page", page)
-    check_int("serve", "port", port, maximum=65535)
+    port = check_int("serve", "port", port, maximum=65535)
     if grpc_port is not None:
-        check_int("serve", "grpc_port", grpc_port, minimum=0, maximum=65535)
-    check_int("serve", "max_batch", max_batch)
+        grpc_port = check_int("serve", "grpc_port", grpc_port, minimum=0, maximum=65535)
+    max_batch = check_int("serve", "max_batch", max_batch)
+    path = check_path("serve", "path", path)
+    check_no_event_loop("serve")
     require("kserve", "serve")
-    current = CurrentModel(Path(path), max_batch, metrics().batch, warm_up)
+    check = check_page if page else None
+    current = CurrentModel(path, max_batch, metrics().batch, warm_up, check)
     name = name or default_name(current.now.model.folder)
     shown = ExportedPage(current, name) if page else None
     asyncio.run(run(_endpoint(name, current), current, host, port, grpc_port, shown))

@@ -11,7 +11,7 @@ from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import count_pixels, decode_image
 from keras_tokenlearner.data.preprocessing import fit_pixels, resized_size
-from keras_tokenlearner.data.video.augment import fit_clip
+from keras_tokenlearner.data.video.augment import covering_size, fit_clip
 from keras_tokenlearner.serving.metadata import METADATA, preprocessing_of_export
 from keras_tokenlearner.serving.versions import newest_version
 
@@ -79,7 +79,7 @@ class ServedModel:
         return self.inputs[name]
 
     def signature_of(self, names: Collection[str]) -> str:
-        """Return the name of the signature whose inputs have the names `names`.
+        """Return the name of the signature that takes exactly the inputs `names`.
 
         Raises:
             ValueError: If the model has no such signature.
@@ -152,7 +152,7 @@ class ServedModel:
             files, and rows for an export without the signature `pixels`, stay unchanged.
 
         Raises:
-            ValueError: If an image is damaged. The message states the reason.
+            ValueError: If an image is damaged or too narrow. The message states the reason.
         """
         encoded = "encoded" in self.inputs.get(signature, ())
         if not encoded or "pixels" not in self.inputs or "input_shape" not in self.metadata:
@@ -167,25 +167,31 @@ class ServedModel:
             pixels = decode_image(encoded.item(), channels, max_pixels=self.max_pixels)
             return fit_pixels(pixels, shape, self.resize).astype("float32")
         chosen = encoded[np.arange(frames[0]) * len(encoded) // frames[0]]
-        clip = (decode_image(content, channels, max_pixels=self.max_pixels) for content in chosen)
-        return np.concatenate([fit_clip(frame[None], height, width) for frame in clip])
+        clip = np.empty(shape, "float32")  # without the parts of frames that are cropped
+        for place, content in enumerate(chosen):
+            frame = decode_image(content, channels, max_pixels=self.max_pixels)
+            clip[place] = fit_clip(frame[None], height, width)[0]
+        return clip
 
     def weight(self, row: Mapping[str, np.ndarray]) -> int:
         """Return the size of a row: the pixels of its image files, or the values of its arrays.
 
         Raises:
-            ValueError: If an image is too narrow to be resized.
+            ValueError: If an image or a clip is too narrow to be resized.
         """
         return sum(self._weight(name, value) for name, value in row.items())
 
     def _weight(self, name: str, value: np.ndarray) -> int:
         if value.dtype == object:
             return sum(map(count_pixels, value.flat))
-        if name != "images" or self.resize is None:
+        shape = self.metadata.get("input_shape", ())
+        if name == "images" and self.resize is not None:
+            resized = resized_size(value.shape[:2], (shape[0], shape[1]), self.resize)
+        elif name == "clips" and len(shape) == 4:
+            resized = covering_size((shape[0], *value.shape[1:3]), (shape[1], shape[2]))
+        else:
             return value.size
-        height, width, channels = self.metadata["input_shape"]
-        resized = resized_size(value.shape[:2], (height, width), self.resize)
-        return max(value.size, math.prod(resized) * channels)
+        return max(value.size, math.prod((*shape[:-3], *resized, shape[-1])))
 
     def batch_key(self, signature: str, row: Mapping[str, np.ndarray]) -> Key:
         """Return a key for a row. Rows with equal keys may share a batch."""

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from keras_tokenlearner._files import sync, sync_entry
+from keras_tokenlearner.applications.catalog import CATALOG
 
 
 def is_version(name: str) -> bool:
@@ -34,6 +35,33 @@ def newest_version(path: Path) -> Path | None:
         if is_version(found.name) and (found / "saved_model.pb").is_file()
     ]
     return max(versions, key=lambda found: int(found.name), default=None)
+
+
+def exported_version(model: str | os.PathLike[str]) -> Path | None:
+    """Return the newest version of an exported model, or `None` for another kind of model.
+
+    A name in the catalogue means the named model in every command, even next to a folder of that
+    name.
+
+    Args:
+        model: Name in the catalogue, path or address.
+    """
+    return None if model in CATALOG else newest_version(Path(model))
+
+
+def is_a_version(path: Path, file: str) -> bool:
+    """Return whether a path is a version of a model, instead of the folder of its versions.
+
+    A number next to the versions is a version too, even if it does not exist.
+
+    Args:
+        path: `pathlib.Path` of a folder.
+        file: Name of the file in each version, such as `"saved_model.pb"`.
+    """
+    folders = [path]
+    if is_version(path.name) and path.parent.is_dir():
+        folders += [found for found in path.parent.iterdir() if is_version(found.name)]
+    return any((folder / file).is_file() for folder in folders)
 
 
 def move_to_next_version(written: Path, path: Path) -> Path:

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
 
+from keras_tokenlearner._errors import listed
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.serving.formats import FORMATS
 from keras_tokenlearner.serving.litert import write_litert
 from keras_tokenlearner.serving.metadata import Options
@@ -38,10 +40,31 @@ def write(model: keras.Model, path: Path, format: str, options: Options) -> None
     Raises:
         RuntimeError: If the second process fails; the message contains its output.
     """
-    if keras.backend.backend() in FORMATS[format].backends and not _is_on_accelerator(model):
+    if _writes_here(model, format):
         WRITERS[format](model, path, options)
     else:
         write_in_another_process(model, path, format, options)
+
+
+def check_classes(model: keras.Model, format: str) -> None:
+    """Raise `ValueError` if a second process must write a format, but lacks classes of the model.
+
+    Args:
+        model: A `keras.Model`.
+        format: A key of `FORMATS`.
+    """
+    if _writes_here(model, format):
+        return
+    found = sorted(_unknown_classes(keras.saving.serialize_keras_object(model)))
+    if found:
+        able = " or ".join(f"KERAS_BACKEND={name}" for name in FORMATS[format].backends)
+        able += " and KERAS_TORCH_DEVICE=cpu" if "torch" in able else ""
+        raise ValueError(
+            f"export: format={format!r} needs {able} for a model with your own classes; set it "
+            "before Keras is imported. A second process writes the file otherwise. It knows only "
+            "the classes of Keras and of this package. Received: "
+            f"KERAS_BACKEND={keras.backend.backend()}, model {model.name!r} with {listed(found)}"
+        )
 
 
 def write_in_another_process(model: keras.Model, path: Path, format: str, options: Options) -> None:
@@ -77,11 +100,49 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
         )
 
 
+def _writes_here(model: keras.Model, format: str) -> bool:
+    """Return whether this process can write a model in a format."""
+    return keras.backend.backend() in FORMATS[format].backends and not _is_on_accelerator(model)
+
+
 def _is_on_accelerator(model: keras.Model) -> bool:
     """Return whether a PyTorch model is on an accelerator: its program would need this device."""
     if keras.backend.backend() != "torch" or not model.variables:
         return False
     return model.variables[0].value.device.type != "cpu"
+
+
+def _unknown_classes(config: JSON) -> set[str]:
+    """Return the names of classes and functions in a serialized model that a new process lacks."""
+    found: set[str] = set()
+    if isinstance(config, Mapping):
+        module, kind, name = (config.get(key) for key in ("module", "class_name", "config"))
+        if kind == "function" and isinstance(name, str) and not _is_known_function(name):
+            found.add(name)
+        elif isinstance(module, str) and isinstance(kind, str) and not _is_known(module, kind):
+            found.add(str(config.get("registered_name") or kind))
+        # The second process does not compile the model.
+        config = [value for key, value in config.items() if key != "compile_config"]
+    if isinstance(config, (list, tuple)):
+        found.update(*map(_unknown_classes, config))
+    return found
+
+
+def _is_known(module: str, name: str) -> bool:
+    """Return whether Keras finds a class in a process that imports this package."""
+    package = module.partition(".")[0]
+    if package == "keras_tokenlearner":  # a class in a function is registered by a call
+        return hasattr(sys.modules.get(module), name)
+    # Keras imports the modules of these packages itself. It refuses to load a `Lambda`.
+    return name != "Lambda" and package in ("builtins", "keras", "keras_cv", "keras_hub")
+
+
+def _is_known_function(name: str) -> bool:
+    """Return whether Keras finds a function by its name in a process that imports this package."""
+    package, _, name = name.rpartition(">")
+    modules = (keras.activations, keras.initializers, keras.regularizers, keras.constraints)
+    is_of_keras = any(hasattr(module, name) for module in modules)
+    return package == "keras_tokenlearner" or (not package and is_of_keras)
 
 
 if __name__ == "__main__":

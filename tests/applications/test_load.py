@@ -1,5 +1,7 @@
 """`load_model`, which the commands use: from a file, or from a name with trained weights."""
 
+import json
+import os
 import re
 import zipfile
 import zlib
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.applications import load_model
+from keras_tokenlearner.applications import keras_file, load_model
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 from tests.bounds import attack
 
@@ -45,6 +47,13 @@ def test_load_model_of_a_keras_file_gives_the_outputs_of_the_saved_model(tmp_pat
     images = np.random.default_rng(1).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     found = load_model(tmp_path / "mine.keras").predict(images, verbose=0)
     np.testing.assert_allclose(found, saved.predict(images, verbose=0), atol=1e-6)
+
+
+@pytest.mark.once("torch")
+def test_load_model_of_a_keras_file_in_the_home_folder_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    create_model(UNTRAINED, classes=3).save(tmp_path / "mine.keras")
+    assert load_model("~/mine.keras").classes == 3
 
 
 @pytest.mark.once("torch")
@@ -144,6 +153,20 @@ def test_load_model_of_a_file_with_a_huge_layer_raises_and_takes_little_memory(t
             edited.writestr(member, content)
     (outcome,) = attack("keras_tokenlearner.applications.load:load_model", tmp_path / "huge.keras")
     outcome.is_refused(r"huge\.keras.* \d{9,} parameters.* \d{2,5} values")
+
+
+@pytest.mark.once("torch")
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_check_of_a_quantized_file_counts_all_parameters():
+    """A quantization needs the values of weights, which the check must not allocate."""
+    for has_own_head in (False, True):
+        model = create_model(UNTRAINED, include_top=False, pooling="avg")
+        if has_own_head:
+            model = keras.Model(model.input, keras.layers.Dense(3)(model.output))
+        parameters = model.count_params()
+        model.quantize("int8")
+        said = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
+        assert keras_file._numbers("load_model", said, parameters) >= parameters
 
 
 def test_load_model_of_a_file_in_a_custom_object_scope_finds_the_class(tmp_path):

@@ -9,9 +9,9 @@ from keras import layers
 
 from keras_tokenlearner import create_model, export
 from keras_tokenlearner.models.last_activation import last_activation
+from keras_tokenlearner.models.preprocessing import check_takes_pixels
 from keras_tokenlearner.serving import predict
 from keras_tokenlearner.serving.classifier import (
-    check_takes_pixels,
     classifier_activation_of,
     probabilities,
 )
@@ -29,6 +29,7 @@ def ends_in(*after):
     return keras.Model(inputs, x)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("after", "wanted"),
     [
@@ -70,12 +71,14 @@ def test_last_activation_of_a_model_is_found(after, wanted):
     assert classifier_activation_of("export", ends_in(*after)) == (wanted, False)
 
 
+@pytest.mark.once("torch")
 def test_last_activation_of_a_nested_model_is_found():
     inner = ends_in(layers.Dense(3, "sigmoid"))
     outer = keras.Sequential([keras.Input((8, 8, 3)), inner])
     assert classifier_activation_of("export", outer) == ("sigmoid", False)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("activation", "ending"),
     [
@@ -96,13 +99,24 @@ def test_model_that_ends_in_no_probabilities_without_classifier_activation_raise
     assert last_activation(model) == ("linear" if is_logits else None, True)
     with pytest.raises(ValueError) as caught:
         classifier_activation_of("predict", model)
-    for word in ("predict", "'softmax'", "'sigmoid'", "'linear'", "classifier_activation=None"):
+    for word in ("predict", "'softmax'", "'sigmoid'", "classifier_activation=None"):
         assert word in str(caught.value)
+    assert "'linear'" not in str(caught.value)  # `predict` refuses models without probabilities
+    with pytest.raises(ValueError, match="'linear' for other outputs"):
+        classifier_activation_of("export", model)
     assert ("ends in logits" in str(caught.value)) is is_logits
     assert classifier_activation_of("predict", model, "sigmoid") == ("sigmoid", True)
     assert classifier_activation_of("predict", model, "linear") == ("linear", False)
 
 
+@pytest.mark.once("torch")
+def test_model_without_top_that_ends_in_a_dense_layer_returns_features():
+    model = create_model("vit_pico8", include_top=False, pooling="head", pre_logits=8)
+    assert last_activation(model) == (None, True)  # a tanh
+    assert classifier_activation_of("export", model) == ("linear", False)
+
+
+@pytest.mark.once("torch")
 def test_classifier_activation_unlike_the_last_activation_raises():
     with pytest.raises(ValueError, match="classifier_activation='sigmoid'"):
         classifier_activation_of("export", ends_in(layers.Dense(3, "softmax")), "sigmoid")
@@ -117,6 +131,7 @@ def test_probabilities_of_logits_equal_keras_and_never_overflow():
         np.testing.assert_allclose(probabilities(logits, name), right, atol=1e-6)
 
 
+@pytest.mark.once("torch")
 def test_check_takes_pixels_of_a_classifier_without_preprocessing_raises():
     plain = create_model(NAME, classes=2, include_preprocessing=False)
     base = create_model(NAME, include_top=False, pooling="avg", include_preprocessing=False)
@@ -195,6 +210,7 @@ def test_exported_multi_label_model_equals_predict(multi_label, tmp_path):
         predict(tmp_path / "served", folder / "image.png", classifier_activation="softmax")
 
 
+@pytest.mark.once("torch")
 def test_export_with_class_names_without_top_or_of_wrong_values_raises(tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     features = create_model(NAME, include_top=False, pooling="avg")

@@ -108,6 +108,27 @@ def test_model_version_that_cannot_be_loaded_leaves_the_older_version_in_use(fol
     assert failed == {"error_code": "UNKNOWN", "error_message": "broken"}
 
 
+def test_model_version_that_fails_the_check_leaves_the_older_version_in_use(folder):
+    def check(model):
+        if model.folder.name == "2":
+            raise ValueError("no classifier")
+
+    current = CurrentModel(folder, check=check)
+
+    async def add_versions():
+        add(folder, "2")
+        await until(lambda: current.failed)
+        assert current.now.version == "1"
+        add(folder, "3")
+        await until(lambda: current.now.version == "3")
+
+    followed(current, add_versions)
+    assert current.status()[2]["status"]["error_message"] == "no classifier"
+    shutil.rmtree(folder / "3")
+    with pytest.raises(ValueError, match="no classifier"):
+        CurrentModel(folder, check=check)
+
+
 def test_model_version_that_failed_to_load_is_tried_again_after_a_time(folder, monkeypatch):
     """A copy that fills a subfolder leaves the modification time of the version unchanged."""
     monkeypatch.setattr(current_model, "RETRY_SECONDS", 0.1)

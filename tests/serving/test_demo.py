@@ -1,5 +1,6 @@
 """The demo page without a browser: its files, answers and errors."""
 
+import asyncio
 import base64
 import re
 import sys
@@ -20,7 +21,7 @@ from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.current_model import Loaded
 from keras_tokenlearner.serving.kserve_server import page_app
 from keras_tokenlearner.serving.page import answers
-from keras_tokenlearner.serving.page.exported import ExportedPage
+from keras_tokenlearner.serving.page.exported import ExportedPage, check_page
 from keras_tokenlearner.serving.page.loaded import LoadedPage
 from keras_tokenlearner.serving.page.routes import FILES
 from keras_tokenlearner.serving.served_model import ServedModel
@@ -106,6 +107,57 @@ def test_demo_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
             maps = token_maps(small, pixels)[0]
             assert maps.shape[-1] == count
             check(answer.json(), small.predict(pixels, verbose=0)[0], maps)
+
+
+@on_torch
+def test_demo_page_of_token_learners_of_different_sizes_offers_up_to_the_smallest_and_all_tokens():
+    inputs = keras.Input((8, 8, 3))
+    tokens = [
+        kt.layers.TokenLearner(count, "mlp", grid=(8, 8), position_bias=True)(inputs)
+        for count in (6, 3)
+    ]
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Concatenate(axis=1)(tokens))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(pooled))
+    page = LoadedPage(model)
+    assert page.about["tokens"] == [1, 2, 3, 6]
+    assert page.models[6].output["outputs"].shape == (None, 2)
+
+
+@on_torch
+def test_demo_page_of_a_quantized_model_has_the_classes_of_the_model_and_a_hint():
+    model = randomised(kt.create_model("tokenlearner_pico8_4at1", classes=3))
+    model.quantize("int8")
+    with client(LoadedPage(model)) as asked:
+        about = asked.get("/page/about").json()
+        answer = asked.post("/page/answer", content=JPEG, headers=IMAGE).json()
+    assert about["tokens"] == answer["maps"] == [] and "quantized" in about["hint"]
+    pixels = fit_image(decode_image(JPEG), (32, 32, 3))[None].astype("float32")
+    shares = {row["class"]: row["probability"] for row in answer["classes"]}
+    right = dict(enumerate(model.predict(pixels, verbose=0)[0]))
+    assert shares == pytest.approx(right, abs=1e-5)
+    with pytest.raises(ValueError, match="quantized"):
+        LoadedPage(model, tokens=[4])
+
+
+@on_torch
+def test_demo_page_of_a_model_around_a_named_model_has_its_class_names_and_names_it_in_the_hint():
+    images = keras.layers.RandomFlip()(keras.Input((32, 32, 3)))
+    options = {"classes": 2, "class_names": ["cat", "dog"], "input_tensor": images}
+    model = kt.create_model("tokenlearner_pico8_4at1", name="inside", **options)
+    page = LoadedPage(model)
+    assert list(page.class_names) == ["cat", "dog"]
+    assert page.about["tokens"] == [] and "inside" in page.about["hint"]
+    with pytest.raises(ValueError, match="contains the model 'inside'"):
+        token_maps(model, np.zeros((1, 32, 32, 3)))
+
+
+@on_torch
+def test_demo_page_of_a_model_whose_output_is_in_a_dictionary_answers_as_the_plain_model(model):
+    page = LoadedPage(keras.Model(model.inputs, {"scores": model.output}))
+    pixels = np.full((32, 32, 3), 99, "float32")
+    ((scores, maps, _),) = page._answer(4, [pixels])
+    np.testing.assert_allclose(scores, model.predict(pixels[None], verbose=0)[0], atol=1e-6)
+    assert [found.shape for found in maps.values()] == [(4, 4, 4)]
 
 
 @on_torch
@@ -263,6 +315,44 @@ def test_demo_of_exported_model_raises_and_states_the_serve_command(tmp_path):
         demo(tmp_path)
 
 
+@on_torch
+def test_demo_of_a_name_ignores_an_exported_model_in_a_folder_of_this_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vit_pico8" / "1").mkdir(parents=True)
+    (tmp_path / "vit_pico8" / "1" / "saved_model.pb").touch()
+    pages = []
+
+    async def run_page(page, host, port):
+        pages.append((page, port))
+
+    monkeypatch.setattr(sys.modules[demo.__module__], "run_page", run_page)
+    demo("vit_pico8", weights="random", port=np.int64(8081))
+    ((page, port),) = pages
+    assert (page.about["model"], port, type(port)) == ("vit_pico8", 8081, int)
+    with pytest.raises(ValueError, match=r"model='\./vit_pico8'"):
+        demo("./vit_pico8")
+
+
+@on_torch
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("port", 70_000), ("tokens", [0]), ("top_k", 0), ("classifier_activation", "relu")],
+)
+def test_demo_with_a_wrong_argument_raises_before_it_loads_the_model(argument, value):
+    with pytest.raises(ValueError, match=f"demo: `{argument}`.*{argument}="):
+        demo("no_such_model", **{argument: value})
+
+
+@on_torch
+@pytest.mark.parametrize("start", [demo, serve])
+def test_server_in_an_event_loop_raises_before_it_loads_the_model(start):
+    async def run():
+        start("no_such_model")
+
+    with pytest.raises(RuntimeError, match=f"{start.__name__}: .*in a terminal"):
+        asyncio.run(run())
+
+
 @on_tensorflow
 def test_demo_page_of_an_exported_model_with_maps_answers_as_the_model(model, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
@@ -270,7 +360,8 @@ def test_demo_page_of_an_exported_model_with_maps_answers_as_the_model(model, tm
     served = ServedModel(tmp_path)
     with client(page_of(served, "pico")) as asked:
         about = asked.get("/page/about").json()
-        found = asked.post("/page/answer", content=JPEG, headers=IMAGE).json()
+        # The number of an older version.
+        found = asked.post("/page/answer?tokens=9", content=JPEG, headers=IMAGE).json()
     assert (about["model"], about["tokens"], about["classes"]) == ("pico", [4], 10)
     pixels = fit_image(decode_image(JPEG), (32, 32, 3))[None].astype("float32")
     check(found, model.predict(pixels, verbose=0)[0], token_maps(model, pixels)[0])
@@ -284,10 +375,11 @@ def test_serve_has_no_demo_page_by_default_and_a_demo_page_with_page_true(
 
     async def run(endpoint, current, host, port, grpc_port, page):
         pages.append(page)
+        assert type(current.max_batch) is type(port) is int
 
     monkeypatch.setattr(sys.modules[serve.__module__], "run", run)
     serve(exported_pico[1])
-    serve(exported_pico[1], page=True)
+    serve(exported_pico[1], page=True, port=np.int64(8080), max_batch=np.int64(4))
     assert pages[0] is None
     assert "export --return-maps" in pages[1].about["hint"]
 
@@ -310,4 +402,4 @@ def test_server_with_demo_page_answers_pictures_and_v1_requests(served):
 def test_demo_page_of_an_exported_model_without_classifier_raises():
     served = SimpleNamespace(metadata={"input_shape": [32, 32, 3]}, outputs={}, folder="x")
     with pytest.raises(ValueError, match="serve: .*`keras-tokenlearner export`"):
-        page_of(served, "x")
+        check_page(served)

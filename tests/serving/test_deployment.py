@@ -53,6 +53,10 @@ def test_kubernetes_resource_has_only_fields_of_its_schema(name):
         assert unknown({**resource, "sppec": 1}, MODELS[resource["kind"]].__name__) == [".sppec"]
 
 
-def test_kubernetes_pod_grace_period_exceeds_the_stop_time_of_the_server():
-    pod = resources("kubernetes.yaml")[0]["spec"]["template"]["spec"]
+@pytest.mark.parametrize("name", ["kubernetes.yaml", "inference_service.yaml"])
+def test_kubernetes_pod_waits_for_the_start_and_the_stop_of_the_server(name):
+    spec = resources(name)[0]["spec"]
+    pod = spec["predictor"] if "predictor" in spec else spec["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > STOP_SECONDS
+    (container,) = pod["containers"]
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()

@@ -18,18 +18,30 @@ from keras_tokenlearner import create_model, export
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.models import Preprocessing
+from keras_tokenlearner.serving import writing
 from keras_tokenlearner.serving.formats import FORMATS
 from keras_tokenlearner.serving.metadata import METADATA, metadata_of
 from keras_tokenlearner.serving.payloads import v2_answer
 from keras_tokenlearner.serving.served_model import ServedModel
 from keras_tokenlearner.serving.versions import move_to_next_version, newest_version
 from keras_tokenlearner.serving.warm_up_records import WARM_UP
-from keras_tokenlearner.serving.writing import write_in_another_process
 from tests.skips import peer
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 
 CLASS_NAMES = [f"class {index}" for index in range(7)]
+
+
+@keras.saving.register_keras_serializable(package="mine")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+@keras.saving.register_keras_serializable(package="mine")
+def halved(x):
+    return x / 2
+
 
 CLIENT = """
 import sys
@@ -156,6 +168,7 @@ def test_second_export_becomes_the_next_version(exported, tmp_path):
     np.testing.assert_allclose(served.encoded([content])["features"], expected, atol=1e-4)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("build", "arguments", "message"),
     [
@@ -180,6 +193,7 @@ def test_export_with_wrong_arguments_raises_and_writes_nothing(build, arguments,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.once("torch")
 def test_export_of_a_saved_model_to_the_path_of_a_file_raises(tmp_path):
     """A forgotten `format` must not make a folder `pets.onnx`."""
     model, taken = create_model("vit_pico8", classes=7), tmp_path / "pets"
@@ -188,6 +202,95 @@ def test_export_of_a_saved_model_to_the_path_of_a_file_raises(tmp_path):
         with pytest.raises(ValueError, match=wanted):
             export(model, path)
     assert list(tmp_path.iterdir()) == [taken]
+
+
+@pytest.mark.once("torch")
+def test_export_to_one_version_of_a_model_raises_and_writes_nothing(tmp_path, monkeypatch):
+    """Servers ignore a version inside of a version."""
+    monkeypatch.setattr(type(FORMATS["onnx"]), "check_installed", lambda self: None)
+    for file in ("pets/1/saved_model.pb", "birds/1/model.onnx"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    model, before = create_model("vit_pico8", classes=2), sorted(tmp_path.rglob("*"))
+    triton = {"format": "onnx", "layout": "triton"}
+    paths = {"pets/1": {}, "pets/2": {}, "birds/1": triton, "birds/2": triton}
+    for path, arguments in paths.items():
+        with pytest.raises(ValueError, match=f"export: `path` .*path='.*{path}'"):
+            export(model, tmp_path / path, **arguments)
+    with pytest.raises(ValueError, match=r"layout='triton'.*path='.*model\.onnx'"):
+        export(model, tmp_path / "birds" / "1" / "model.onnx", **triton)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.once("torch")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="only on torch: other backends write a SavedModel without a second process",
+)
+def test_export_by_a_second_process_of_a_model_with_own_classes_raises_and_writes_nothing(tmp_path):
+    layers = [Twice(), keras.layers.Flatten(), keras.layers.Dense(2, halved)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Softmax()])
+    with pytest.raises(ValueError) as caught:
+        export(model, tmp_path / "model")
+    for word in ("mine>Twice", "mine>halved", "KERAS_BACKEND=tensorflow", "KERAS_BACKEND=jax"):
+        assert word in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.once("torch")
+def test_check_classes_of_models_of_keras_and_this_package_finds_no_own_classes():
+    """A second process does not compile the model, so losses may be of any class."""
+    ours = create_model("tokenlearner_pico8_4at1", classes=2, activation="gelu_tanh")
+    ours.compile(loss=halved)
+    inner = keras.layers.Activation(keras.ops.relu)(ours.output)
+    outer = keras.Model(ours.input, keras.layers.Dense(2, "softmax", dtype="float32")(inner))
+    for model in (ours, outer, create_model("tokenlearner_x2plus1d_pico", classes=2)):
+        assert writing.check_classes(model, "saved_model") is None
+
+
+@pytest.mark.once("tensorflow")
+@pytest.mark.parametrize(
+    "pack", [lambda x: [x], lambda x: {"scores": x}], ids=["list", "dictionary"]
+)
+def test_export_of_a_model_whose_output_is_in_a_list_or_dictionary_equals_the_model(
+    exported, pack, tmp_path
+):
+    model, _, images, *_ = exported
+    packed = keras.Model(model.inputs, pack(model.output))
+    packed.class_names = CLASS_NAMES
+    path = export(packed, tmp_path, return_maps=True).path
+    served = tf.saved_model.load(str(path))
+    answer = served.images(images)
+    np.testing.assert_allclose(answer["probabilities"], _expected(model, images), atol=1e-5)
+    assert answer["top_class_names"].shape == (3, 5)
+
+
+@pytest.mark.once("torch")
+def test_export_of_numpy_scalars_passes_plain_numbers_to_the_writers(tmp_path, monkeypatch):
+    passed = []
+    module = sys.modules[export.__module__]
+    monkeypatch.setattr(module, "write", lambda *arguments: passed.append(arguments[-1]))
+    monkeypatch.setattr(module, "move_to_next_version", lambda written, path: path)
+    model = create_model("tokenlearner_x2plus1d_pico", classes=2)
+    numbers = {"top_k": np.int64(3), "frame_step": np.float32(0.25), "return_maps": np.True_}
+    export(model, tmp_path, **numbers, check=False)
+    found = json.loads(json.dumps(passed[0]))
+    assert (found["top_k"], found["frame_step"], found["return_maps"]) == (3, 0.25, True)
+
+
+@pytest.mark.once("torch")
+def test_export_of_a_file_of_another_shape_than_the_model_raises(tmp_path, monkeypatch):
+    """Numpy would broadcast the shapes and find a difference of 0."""
+    module = sys.modules[export.__module__]
+    monkeypatch.setattr(module, "write", lambda *arguments: None)
+
+    def answer(images):
+        return {"probabilities": np.full((1, len(images), 2), 0.5, "float32")}
+
+    monkeypatch.setattr(module, "load_exported", lambda *arguments: answer)
+    with pytest.raises(RuntimeError, match=r"\(1, 3, 2\)"):
+        export(create_model("vit_pico8", classes=2), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.once("tensorflow")
@@ -227,6 +330,7 @@ def test_export_with_maps_and_provenance_contains_both(tmp_path):
     np.testing.assert_allclose(answer["probabilities"], _expected(model, images, 32), atol=1e-5)
 
 
+@pytest.mark.once("torch")
 def test_exports_in_parallel_become_different_versions(tmp_path):
     def move(number):
         written = tmp_path / f".writing-{number}" / "model"
@@ -285,6 +389,7 @@ def test_openvino_export_killed_between_two_files_leaves_no_mixture(step, tmp_pa
     assert path.with_suffix(".bin").read_text() == ("old", "new")[step - 1]
 
 
+@pytest.mark.once("torch")
 def test_newest_version_of_a_folder_in_the_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
     (tmp_path / "mine" / "3").mkdir(parents=True)
@@ -292,6 +397,7 @@ def test_newest_version_of_a_folder_in_the_home_folder_is_found(tmp_path, monkey
     assert newest_version(Path("~/mine")) == tmp_path / "mine" / "3"
 
 
+@pytest.mark.once("torch")
 def test_newest_version_skips_incomplete_versions(tmp_path):
     for name in ("2", "9", "²", "٣", ".writing-4", "old"):
         (tmp_path / name).mkdir()
@@ -304,11 +410,13 @@ def test_newest_version_skips_incomplete_versions(tmp_path):
     assert move_to_next_version(written, tmp_path) == tmp_path / "10"
 
 
+@pytest.mark.once("torch")
 def test_export_runs_no_code_from_the_current_folder(tmp_path, monkeypatch):
     """The second process must not import a planted module instead of a library."""
     for name in ("h5py", "json", "keras", "tensorflow"):
         text = "open('planted', 'w').close()\nraise ImportError"
         (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(writing, "subprocess", subprocess)  # a process of its own
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
     model = create_model("vit_pico8", classes=2)
@@ -322,11 +430,12 @@ def test_export_runs_no_code_from_the_current_folder(tmp_path, monkeypatch):
         "is_applied": False,
         "precision": None,
     }
-    write_in_another_process(model, tmp_path / "out" / "model", "saved_model", options)
+    writing.write_in_another_process(model, tmp_path / "out" / "model", "saved_model", options)
     assert (tmp_path / "out" / "model" / "saved_model.pb").is_file()
     assert not (tmp_path / "planted").exists()
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("wrong", [None, 5, "vit_pico8", keras.layers.Dense(2)])
 def test_export_of_an_unsuitable_object_raises_value_error(wrong, tmp_path):
     with pytest.raises(ValueError, match="model="):

@@ -124,3 +124,21 @@ def test_served_video_rows_share_batches_and_bad_frame_rates_raise(exported):
 def test_export_of_an_image_model_with_frame_step_raises(tmp_path):
     with pytest.raises(ValueError, match="export: .*frame_step=0.1"):
         export(create_model("vit_pico8", classes=2), tmp_path / "model", frame_step=0.1)
+
+
+@pytest.mark.once("tensorflow")
+def test_served_narrow_clips_and_frames_raise_before_they_are_resized(exported):
+    """Resized to the height of the model, the frame would have 100 million pixels."""
+    model = ServedModel(exported[2])
+    narrow = np.zeros((1, 1, 100_000, 3), "uint8")
+    rows = {"clips": {"clips": narrow}, "clips_at_rate": {"clips": narrow, "frame_rate": 25}}
+    for signature, row in rows.items():
+        with pytest.raises(ValueError, match=" 16777216 .* 1 x 100000 "):
+            model.check_rows(signature, [row])
+    file = tf.io.encode_png(narrow[0]).numpy()
+    row = model.check_row("encoded", {"encoded": [file]})
+    with pytest.raises(ValueError, match=" 16777216 .* 1 x 100000 "):
+        model.decode("encoded", [row])
+    small = np.zeros((2, 4, 8, 3), "uint8")  # counts as large as the graph makes it
+    frames, height, width, channels = exported[0].input_shape[1:]
+    assert model.weight({"clips": small}) == frames * height * 2 * width * channels

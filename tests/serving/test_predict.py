@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -62,6 +64,7 @@ def test_predict_of_more_files_than_a_batch_equals_single_predictions(saved, tmp
                 assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
+@pytest.mark.once("torch")
 def test_predict_of_an_exported_model_with_weights_raises(saved, tmp_path):
     folder, _ = saved
     (tmp_path / "1").mkdir()
@@ -177,7 +180,7 @@ def test_predict_command_with_served_equals_the_model_for_a_jpeg(tmp_path):
     keras.backend.backend() == "torch",
     reason="only on tensorflow and jax: torch exports in another process",
 )
-def test_predict_of_unsuitable_exported_models_raises(saved, tmp_path):
+def test_predict_of_exported_models_without_maps_or_top_raises(saved, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, _ = saved
     export(create_model(NAME, classes=4), tmp_path / "plain", check=False)
@@ -197,6 +200,45 @@ def test_predict_with_maps_of_a_model_without_maps_raises_before_it_reads_the_fi
         predict(tmp_path / "plain.keras", tmp_path / "text.png", maps_path=tmp_path / "maps.png")
 
 
+@pytest.mark.once("torch")
+def test_predict_of_a_model_whose_output_is_in_a_dictionary_equals_the_plain_model(saved, tmp_path):
+    folder, model = saved
+    packed = keras.Model(model.inputs, {"scores": model.output})
+    packed.save(tmp_path / "packed.keras")
+    found = predict(tmp_path / "packed.keras", folder / "a.png", maps_path=tmp_path / "maps.png")
+    assert found == predict(folder / "model.keras", folder / "a.png")
+
+
+@pytest.mark.once("torch")
+def test_predict_of_a_model_around_a_named_model_keeps_its_class_names(saved, tmp_path):
+    images = keras.layers.RandomFlip()(keras.Input((32, 32, 3)))
+    named = create_model("vit_pico8", classes=2, class_names=["cat", "dog"], input_tensor=images)
+    named.save(tmp_path / "named.keras")
+    (found,) = predict(tmp_path / "named.keras", saved[0] / "a.png")
+    assert {row["class_name"] for row in found["classes"]} == {"cat", "dog"}
+
+
+@pytest.mark.once("torch")
+def test_predict_reads_and_writes_files_of_the_home_folder(saved, tmp_path, monkeypatch):
+    folder, _ = saved
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    for name in ("model.keras", "a.png"):
+        shutil.copy(folder / name, tmp_path)
+    (found,) = predict("~/model.keras", "~/a.png", maps_path="~/maps.png")
+    assert found["file"] == "~/a.png" and (tmp_path / "maps.png").is_file()
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("name", ["no_folder/maps.png", "maps.no_format", "."])
+def test_predict_with_a_wrong_path_for_the_maps_raises_before_it_loads_the_model(
+    saved, tmp_path, name
+):
+    path = tmp_path / name
+    with pytest.raises(ValueError, match=f"maps_path='{re.escape(str(path))}'"):
+        predict("no_such_model", saved[0] / "a.png", maps_path=path)
+
+
+@pytest.mark.once("torch")
 def test_predict_of_wrong_files_or_models_raises(saved, tmp_path):
     folder, _ = saved
     (tmp_path / "text.png").write_text("no image")

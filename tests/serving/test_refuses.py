@@ -262,7 +262,7 @@ BAD_GRPC = {
 
 
 @pytest.mark.parametrize("case", BAD_GRPC)
-def test_grpc_bad_requests_get_a_reason_and_invalid_argument(ask_grpc, case):
+def test_bad_grpc_requests_get_a_reason_and_the_status_invalid_argument(ask_grpc, case):
     import grpc
 
     changes, raw, reason = BAD_GRPC[case]

@@ -30,7 +30,8 @@ class Slow(kserve.Model):
         return kserve.InferResponse("", "slow", [output])
 
 class Current:  # one version, without a successor
-    stopping = threading.Event()
+    def __init__(self):
+        self.stopping = threading.Event()
 
     def warm_up(self):
         if sys.argv[3:] == ["warm"]:
@@ -42,7 +43,8 @@ class Current:  # one version, without a successor
     async def follow(self):
         await asyncio.Event().wait()
 
-asyncio.run(run(Slow("slow"), Current(), "127.0.0.1", int(sys.argv[1]), int(sys.argv[2])))
+for _ in range(2 if sys.argv[3:] == ["warm"] else 1):
+    asyncio.run(run(Slow("slow"), Current(), "127.0.0.1", int(sys.argv[1]), int(sys.argv[2])))
 """
 
 
@@ -105,14 +107,15 @@ def test_sigterm_lets_running_requests_finish_and_a_taken_grpc_port_raises():
         process.wait()
 
 
-def test_sigterm_during_the_warm_up_stops_the_server():
+def test_sigterm_during_the_warm_up_stops_the_server_and_the_next_server_of_the_process():
     from keras_tokenlearner.serving.local import _free_ports
 
     process = start(*_free_ports(2), "warm")
     try:
-        read_until(process, "warming up")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        for _ in range(2):
+            read_until(process, "warming up")
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

@@ -9,10 +9,13 @@ import pytest
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pillow = pytest.importorskip("PIL.Image", reason="the independent decoder")
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow",
-    reason="only on tensorflow: it tests TensorFlow code",
-)
+pytestmark = [
+    pytest.mark.once("tensorflow"),
+    pytest.mark.skipif(
+        keras.backend.backend() != "tensorflow",
+        reason="only on tensorflow: it tests TensorFlow code",
+    ),
+]
 
 from keras_tokenlearner.data import decode_image, preprocess_image  # noqa: E402
 from keras_tokenlearner.models import Preprocessing  # noqa: E402

@@ -4,33 +4,34 @@ from keras_tokenlearner.serving.current_model import CurrentModel
 from keras_tokenlearner.serving.page.answers import (
     About,
     Classified,
-    chosen_tokens,
     classified,
     read_picture,
 )
+from keras_tokenlearner.serving.served_model import ServedModel
 from keras_tokenlearner.serving.threads import DecodingThreads
+
+
+def check_page(model: ServedModel) -> None:
+    """Raise `ValueError` unless a model is a classifier of images that this package exported."""
+    shape = model.metadata.get("input_shape", [])
+    if len(shape) != 3 or "probabilities" not in model.outputs:
+        raise ValueError(
+            "serve: `page` needs a classifier of images that `keras-tokenlearner export` wrote. "
+            f"Received: path={str(model.folder)!r}"
+        )
 
 
 class ExportedPage:
     """An exported model for the demo page. Pictures share batches with other requests.
 
     Args:
-        current: The `CurrentModel` of the server, which holds the newest version of the model.
+        current: The `CurrentModel` of the server, which holds the newest version of the model. Each
+            version passes `check_page`.
         name: Name of the model.
         top_k: Integer, number of the most probable classes.
-
-    Raises:
-        ValueError: If the model is not a classifier of images that this package exported.
     """
 
     def __init__(self, current: CurrentModel, name: str, top_k: int = 5) -> None:
-        model = current.now.model
-        shape = model.metadata.get("input_shape", [])
-        if len(shape) != 3 or "probabilities" not in model.outputs:
-            raise ValueError(
-                "serve: `page` needs a classifier of images that `keras-tokenlearner export` "
-                f"wrote. Received: path={str(model.folder)!r}"
-            )
         self.current, self.name, self.top_k = current, name, top_k
         self.threads = DecodingThreads()
 
@@ -52,8 +53,10 @@ class ExportedPage:
         }
 
     async def classify(self, content: bytes, tokens: int | None = None) -> Classified:
-        """Return the answer to a picture, as `PageModel` describes it."""
-        chosen_tokens(self.about, tokens)
+        """Return the answer to a picture, as `PageModel` describes it.
+
+        `tokens` has no effect. A page may state the number of tokens of an older version.
+        """
         start = time.perf_counter()
         current = self.current.now
         model, batcher = current.model, current.batcher
