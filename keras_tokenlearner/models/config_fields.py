@@ -104,6 +104,7 @@ class SharedArguments(TypedDict, total=False):
     include_preprocessing: bool
     pooling: str | None
     classifier_activation: Activation
+    class_names: Sequence[str] | None
     name: str | None
 
 

@@ -7,13 +7,20 @@ from typing import cast
 import keras
 import numpy as np
 
-from keras_tokenlearner.layers import ConvStem, SequencePositions, activations
+from keras_tokenlearner.layers import (
+    AttentionPooling,
+    ConvStem,
+    SequencePositions,
+    activations,
+)
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import (
     BESIDE_THE_CLASS_TOKEN,
     FUSERS,
+    POOLS,
     REDUCERS,
+    FieldValue,
     VisionTransformerFields,
 )
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -30,6 +37,13 @@ _PLAIN = (
     names.PRE_LOGITS,
     names.HEAD,
 )
+
+# The config's field `head_reads` by the class of the layer `pooling`.
+_POOLINGS = {
+    keras.layers.GlobalAveragePooling1D: "average",
+    keras.layers.GlobalMaxPooling1D: "max",
+    AttentionPooling: "attention",
+}
 
 
 class Structure:
@@ -49,8 +63,8 @@ class Structure:
         hidden_dim: Channels of a token.
         num_prefix_tokens: Number of prefix tokens: class token and registers.
         grid: `(H, W)` or `(T, H, W)` of the patches.
-        head_reads: The config's field `head_reads`. For a custom head, one of
-            `BESIDE_THE_CLASS_TOKEN` or `None`.
+        head_reads: The config's field `head_reads`. For a custom head, the layer `pooling` or
+            a layer with a name in `BESIDE_THE_CLASS_TOKEN` decides.
         added: The layers with weights, except for the layers of a plain ViT.
         reduced: The layers of `added` that are reducers or fusers.
 
@@ -81,9 +95,7 @@ class Structure:
             for name in (names.CLASS_TOKEN, names.REGISTER_TOKENS)
             if name in found
         )
-        self.head_reads = next((name for name in BESIDE_THE_CLASS_TOKEN if name in found), None)
-        if _is_trunk(model):
-            self.head_reads = model.config.head_reads
+        self.head_reads = model.config.head_reads if _is_trunk(model) else self._head_reads(found)
         self.added = [
             layer for layer in model.layers if layer.weights and not _is_plain(layer.name)
         ]
@@ -115,6 +127,7 @@ class Structure:
             if registers
             else 0,
             head_reads=self.head_reads,
+            pool_prefix=self._pools_all(found),
             pre_norm=names.PRE_NORM in found,
             block_attention=block.attention,
             dropout_rate=block.dropout_rate,
@@ -134,6 +147,23 @@ class Structure:
             positions=self._positions(found),
         )
         return VisionTransformerConfig(**fields | self._final_norm(found) | self._rotary(found))
+
+    def _head_reads(self, found: set[str]) -> str | None:
+        beside = next((name for name in BESIDE_THE_CLASS_TOKEN if name in found), None)
+        if beside or names.POOLING not in found:
+            return beside
+        reads = _POOLINGS.get(type(self.model.get_layer(names.POOLING)))
+        return None if reads == "average" and names.CLASS_TOKEN not in found else reads
+
+    def _pools_all(self, found: set[str]) -> bool:
+        """Return whether the pooling of a custom head reads the prefix tokens too."""
+        pools = self.head_reads in POOLS or names.CLASS_TOKEN not in found
+        if not pools or names.POOLING not in found or not self.num_prefix_tokens:
+            return False
+        before_norm = names.block_name(self.num_blocks - 1)
+        last = names.NORM if self._final_norm(found)["final_norm"] == "tokens" else before_norm
+        pooling, tokens = (self.model.get_layer(name) for name in (names.POOLING, last))
+        return pooling.input.shape == tokens.output.shape
 
     def _positions(self, found: set[str]) -> str | None:
         if names.POSITIONS not in found:
@@ -193,7 +223,7 @@ class Structure:
         return [
             f"{name} is {have[name]!r} and must be {value!r}"
             for name, value in wanted.items()
-            if name in have and not _same(have[name], value)
+            if name in have and not same_setting(have[name], value)
         ]
 
 
@@ -207,7 +237,8 @@ def _is_trunk(layer: keras.Layer) -> bool:
     return isinstance(layer, VisionTransformer)
 
 
-def _same(one: str | float | None, other: str | float | None) -> bool:
+def same_setting(one: FieldValue, other: FieldValue) -> bool:
+    """Return whether two values of a config field are equal, except for rounding."""
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=1e-3)
     return one == other

@@ -78,7 +78,7 @@ def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
     """Return the published checkpoints whose names match a pattern.
 
     Args:
-        pattern: Pattern of the names to return, with `*` and `?` as in file names.
+        pattern: Pattern for the names, with `*` and `?` as in file names.
 
     Example:
 

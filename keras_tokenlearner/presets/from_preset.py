@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 from urllib.parse import urlsplit
 
+import keras
+
 from keras_tokenlearner._checks import check_bool, check_choice, check_path
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.models import (
@@ -28,7 +30,12 @@ from keras_tokenlearner.models.vision_model import (
     BuildArguments,
     Policy,
     VisionModel,
+    check_activation,
+    check_build,
+    check_class_names,
     check_shape,
+    input_options,
+    policy_of,
 )
 from keras_tokenlearner.presets.addresses import Address, parse_address
 from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, table
@@ -45,6 +52,15 @@ PresetName: TypeAlias = str | os.PathLike[str]
 _OF_THE_PRESET = "preset"  # the default of `classifier_activation`, where `None` means logits
 # Fields that `retrofit` sets for an added TokenLearner.
 _OF_RETROFIT = ("reducer", "fuser", "token_attention", "token_start", "proportional_attention")
+# Other fields of reducers and fusers. `retrofit` cannot set them.
+_NOT_OF_RETROFIT = (
+    "pool_size",
+    "token_pooling",
+    "over",
+    "fuser_beta",
+    "fuser_norm",
+    "rotary_tokens",
+)
 
 
 def from_preset(
@@ -57,6 +73,7 @@ def from_preset(
     pooling: str | None = None,
     classes: int | None = None,
     classifier_activation: Activation = _OF_THE_PRESET,
+    class_names: Sequence[str] | None = None,
     dtype: Policy = None,
     input_shape: Sequence[int] | None = None,
     normalization: Normalization | None = None,
@@ -85,19 +102,23 @@ def from_preset(
             `dinov2_..._linear_head.pth` in the same folder is the classifier.
         at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` adds no
             TokenLearner. With `at`, the fields `reducer`, `fuser`, `token_attention`, `token_start`
-            and `proportional_attention` in `changes` are passed to `retrofit`.
+            and `proportional_attention` in `changes` are passed to `retrofit`. Other fields of
+            reducers and fusers are refused.
         num_tokens: Integer, tokens that the TokenLearner learns, as in `retrofit`. Needs `at`.
         include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
             checkpoint has a classifier, or `classes` is passed.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself. Defaults to the value in a preset of `save_to_preset`, else to `True`.
         pooling: Output without top: `"avg"`, `"max"`, `"token"`, `"head"` for the input of the
-            head, or `"none"` for all tokens. Defaults to the output in the checkpoint's own
-            library.
+            head, or `"none"` for all tokens. Defaults to the pooling of a preset of
+            `save_to_preset` without top, else to `"head"`. For a checkpoint without classifier,
+            `"head"` gives the features of its own library. Required for distilled DeiT of timm
+            without classifier.
         classes: Integer, classes of the top. Defaults to the checkpoint's classes. Any other number
             makes a new classifier.
         classifier_activation: Activation of the top; `None` gives logits. Defaults to the
             activation of a preset of `save_to_preset`, else to `"softmax"`.
+        class_names: Names of the classes in their order. Defaults to the checkpoint's names.
         dtype: Dtype policy of the layers. Defaults to the policy of a preset of `save_to_preset`,
             else to the global policy.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
@@ -146,6 +167,10 @@ def from_preset(
         )
     if input_shape is not None:
         check_shape(owner, input_shape, None)
+    check_choice(owner, "pooling", pooling, (None, "none", *VisionTransformer.poolings))
+    if classifier_activation != _OF_THE_PRESET:
+        check_activation(owner, classifier_activation)
+    policy_of(owner, dtype)
     options: PlanOptions = {
         "normalization": normalization,
         "layer_norm_epsilon": layer_norm_epsilon,
@@ -164,6 +189,7 @@ def from_preset(
             "pooling": pooling,
             "classes": classes,
             "classifier_activation": classifier_activation,
+            "class_names": class_names,
             "dtype": dtype,
             "input_shape": input_shape,
             "name": name,
@@ -180,30 +206,50 @@ def from_preset(
     added: dict[str, Any] = {}
     if at is not None:
         added = {field: changed.pop(field) for field in _OF_RETROFIT if field in changed}
+        others = {
+            field: value
+            for field, value in changed.items()
+            if field in _NOT_OF_RETROFIT and value != getattr(VisionTransformerConfig, field)
+        }
+        _check_unused(owner, others, f"with `at`: retrofit takes only {list(_OF_RETROFIT)}")
     config = plan.config_with(changed)
     if include_top is None:
         include_top = classes is not None or plan.classes is not None
     if include_top:
         _check_unused(owner, {"pooling": pooling}, "on a classifier; or pass include_top=False")
     else:
-        of_top = {"classes": classes, "classifier_activation": classifier_activation}
+        of_top = {
+            "classes": classes,
+            "classifier_activation": classifier_activation,
+            "class_names": class_names,
+        }
         _check_unused(owner, of_top, "without a classifier")
-        pooling = plan.pooling if pooling is None else pooling
+        pooling = _pooling(owner, plan, pooling)
+    if class_names is not None:
+        number = plan.classes if classes is None else classes
+        class_names = check_class_names(owner, class_names, include_top, number)
     if include_preprocessing is None:
         include_preprocessing = saved is None or saved.include_preprocessing
     if classifier_activation == _OF_THE_PRESET:
         classifier_activation = "softmax" if saved is None else saved.classifier_activation
+    shape = input_shape or _input_shape(owner, plan, config)
+    check_build(owner, VisionTransformer, config, input_shape=shape)
+    tensor = None
+    if saved is not None:
+        tensor = keras.Input(shape, **input_options(saved.inputs[0]))
     model = build_model(
         owner,
         VisionTransformer,
         config,
         plan,
         classes,
-        input_shape=input_shape or _input_shape(owner, plan, config),
+        input_shape=shape,
+        input_tensor=tensor,
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         pooling=None if pooling == "none" else pooling,
         classifier_activation=classifier_activation,
+        class_names=class_names,
         dtype=saved.dtype_policy if dtype is None and saved is not None else dtype,
         name=name or _name(found),
     )
@@ -213,6 +259,18 @@ def from_preset(
         return model
     with errors_of(owner):
         return retrofit(model, at, num_tokens, **added)
+
+
+def _pooling(owner: str, plan: Plan, pooling: str | None) -> str:
+    """Return `pooling`, or for `None` the pooling of a checkpoint without its head."""
+    pooling = plan.pooling if pooling is None else pooling
+    if pooling is None:
+        raise ValueError(
+            f"{owner}: pass `pooling`. timm returns the mean of class token and distillation token "
+            "here, which this package lacks. Pass 'token' for the class token, or 'none' for all "
+            "tokens. Received: pooling=None"
+        )
+    return pooling
 
 
 def _check_unused(owner: str, given: Mapping[str, Any], where: str) -> None:

@@ -33,6 +33,7 @@ CONFIGS = (
     "config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
+    "processor_config.json",
     "image_converter.json",
     TASK,
     HEAD,

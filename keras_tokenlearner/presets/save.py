@@ -25,6 +25,7 @@ from keras_tokenlearner.weights import save_weights
 from keras_tokenlearner.weights.saving import integer_weights
 
 CONFIG, WEIGHTS, CLASSES, CARD = "config.json", "model.weights.h5", "class_names.json", "README.md"
+_HIDING = NAMES[: NAMES.index(WEIGHTS)]  # from_preset would read these files instead of WEIGHTS
 
 
 @own_errors
@@ -60,13 +61,7 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
             f"model.save. Received: model {model.name!r}, quantized to {mode or 'integers'}"
         )
     folder = check_path("save_to_preset", "folder", folder)
-    before = NAMES[: NAMES.index(WEIGHTS)]  # from_preset would read these files instead
-    hiding = [name for name in before if (folder / name).exists()]
-    if hiding:
-        raise ValueError(
-            f"save_to_preset: `folder` must not have other weights; pass another folder, or delete "
-            f"{hiding}. Received: folder={str(folder)!r}"
-        )
+    _check_hiding("save_to_preset", folder)
     folder.mkdir(parents=True, exist_ok=True)
     said = {
         "module": type(model).__module__,
@@ -95,7 +90,8 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
 
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
-        ValueError: If the folder contains no preset, or the address is not on a hub.
+        ValueError: If the folder contains no preset, or the address is not on a hub. Also if the
+            folder or the repository has weights in another format, which `from_preset` would read.
         PermissionError: If the account may not write to this address.
         ConnectionError: If the upload fails.
     """
@@ -106,6 +102,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
             f"upload_preset: `folder` must contain {missing}; write the files with "
             f"model.save_to_preset(folder). Received: folder={str(folder)!r}"
         )
+    _check_hiding("upload_preset", folder)
     address = parse_address("upload_preset", uri)
     if address.kind not in ("hf", "kaggle"):
         raise ValueError(
@@ -119,6 +116,12 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
     try:
         api = hub.HfApi(library_name="keras_tokenlearner", library_version=__version__)
         api.create_repo(address.place, exist_ok=True)
+        files = api.list_repo_files(address.place, revision=address.revision)
+        if hiding := [name for name in _HIDING if name in files]:
+            raise ValueError(
+                "upload_preset: the repository must not have other weights; pass another address, "
+                f"or delete {hiding} on the hub. Received: uri={uri!r}"
+            )
         api.upload_folder(
             repo_id=address.place,
             folder_path=folder,
@@ -126,7 +129,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
             delete_patterns=None if (folder / CLASSES).is_file() else [CLASSES],
             commit_message="Upload a preset of keras_tokenlearner",
         )
-    except ValueError:  # an invalid address
+    except ValueError:  # an invalid address, or other weights
         raise
     except Exception as error:  # any error of the library or the network
         status = status_of(error)
@@ -140,6 +143,16 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
             f"upload_preset: the upload to hf://{address.place} failed; check the network and try "
             f"again ({found})"
         ) from None
+
+
+def _check_hiding(owner: str, folder: Path) -> None:
+    """Raise `ValueError` if a folder has weights that `from_preset` would read instead."""
+    hiding = [name for name in _HIDING if (folder / name).exists()]
+    if hiding:
+        raise ValueError(
+            f"{owner}: `folder` must not have other weights; pass another folder, or delete "
+            f"{hiding}. Received: folder={str(folder)!r}"
+        )
 
 
 def _card(model: VisionModel) -> str:

@@ -44,8 +44,9 @@ def check_own_sizes(
     if stated != found:
         more, less = sorted(stated - found)[:3], sorted(found - stated)[:3]
         raise ValueError(
-            f"{owner}: config.json and {weights} must have the same shapes; save both again "
-            f"with save_to_preset. Received: {more} only in config.json, {less} only in the weights"
+            f"{owner}: the model of config.json must have the shapes of {weights}; save both again "
+            f"with save_to_preset. Received: first shapes only in the model: {more}; only in the "
+            f"weights: {less}"
         )
 
 

@@ -20,6 +20,8 @@ from keras_tokenlearner.presets.json_values import Object, preprocessing_of
 from keras_tokenlearner.weights.statement import Statement
 
 _RESIZES = {"center": "shortest", "squash": "squash", "border": "longest"}
+# RADIO models whose positions timm resizes with aligned corners.
+_ALIGNED = ("base_patch16_radio_v3", "huge_patch16_radio_v3")
 
 
 @functools.cache
@@ -54,7 +56,7 @@ def of_timm(owner: str, said: Object) -> Statement:
             f"another checkpoint. Received for timm's {name!r}: "
             f"{ {one: arguments[one] for one in unknown} }"
         )
-    pretrained = said.get("pretrained_cfg")
+    pretrained = said.get("pretrained_cfg", said)  # files of old releases are one dictionary
     pretrained = dict(pretrained) if isinstance(pretrained, Mapping) else {}
     pooling = str(arguments.get("global_pool") or said.get("global_pool") or row["pooling"])
     fields: dict[str, FieldValue] = {
@@ -64,7 +66,8 @@ def of_timm(owner: str, said: Object) -> Statement:
     }
     features, missing = _timm_features(row, pooling)
     fields |= features
-    labels = pretrained.get("label_names") or said.get("label_names")
+    # Old releases name the list `labels`.
+    labels = pretrained.get("label_names") or said.get("label_names") or said.get("labels")
     size = pretrained.get("input_size")
     has_size = isinstance(size, Sequence) and len(size) == 3
     return Statement(
@@ -74,9 +77,20 @@ def of_timm(owner: str, said: Object) -> Statement:
         class_names=tuple(map(str, labels)) if isinstance(labels, Sequence) else None,
         grid=None,
         input_size=tuple(cast("Sequence[int]", size)[1:]) if has_size else None,
+        resize=_timm_resize(name),
         missing=missing,
         is_config=True,
     )
+
+
+def _timm_resize(name: str) -> str | None:
+    """Return the method by which timm resizes the positions of an architecture.
+
+    The result is `None` for the method of most architectures.
+    """
+    if any(part in name for part in _ALIGNED):
+        return "bilinear"
+    return "bilinear_half_pixel" if "flexi" in name or "radio" in name else None
 
 
 def _timm_features(

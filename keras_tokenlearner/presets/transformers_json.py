@@ -1,4 +1,4 @@
-"""Reads the config.json and preprocessor_config.json of transformers."""
+"""Reads the config.json of transformers and the settings of its processors."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ _SOURCES = {
     "videomae": "huggingface_videomae",
     "vjepa2": "huggingface_vjepa2",
 }
+VIDEO_TYPES = ("vivit", "videomae", "vjepa2")
 # Default numbers of attention heads. A config with a vision part omits the defaults of that part.
 _HEADS = {
     "huggingface_clip": 12,
@@ -52,7 +53,7 @@ _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
-    """Return the settings in a config.json and a preprocessor_config.json of transformers."""
+    """Return the settings in a config.json of transformers and in the JSON of a processor."""
     kind = str(said["model_type"])
     if kind not in _SOURCES:
         raise ValueError(
@@ -108,9 +109,6 @@ def _fields(owner: str, source: str, vision: Object) -> dict[str, FieldValue]:
     theta = vision.get("rope_theta")
     if source == "huggingface_dinov3" and isinstance(theta, (int, float)):
         fields["rotary_theta"] = float(theta)
-    pools = vision.get("use_mean_pooling", True)
-    if source == "huggingface_videomae" and pools and not _classifies(vision):
-        fields["final_norm"] = None
     return fields
 
 
@@ -186,17 +184,18 @@ def _preprocessing(owner: str, kind: str, said: Object) -> Preprocessing | None:
 def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Convert a processor's scaling to the mean and std for pixels in [0, 1].
 
-    transformers computes `(pixel * factor - offset - mean) / std`. Only ViViT's processor has an
-    offset by default.
+    transformers computes `(pixel * factor - offset - mean) / std`. The offset is 0 or 1.
+    Only ViViT's image processor has an offset by default. Its video processor always has one.
     """
-    is_vivit = said.get("image_processor_type") == "VivitImageProcessor"
+    of_videos = said.get("video_processor_type") == "VivitVideoProcessor"
+    is_vivit = of_videos or said.get("image_processor_type") == "VivitImageProcessor"
     factor = said.get("rescale_factor", 1 / 127.5 if is_vivit else 1 / 255)
-    offset = float(bool(said.get("offset", is_vivit)))
+    offset = float(of_videos or bool(said.get("offset", is_vivit)))
     if said.get("do_rescale") is False:
         factor, offset = 1.0, 0.0
     if not isinstance(factor, (int, float)) or factor <= 0:
         raise ValueError(
-            f"{owner}: `rescale_factor` in preprocessor_config.json must be positive. "
+            f"{owner}: `rescale_factor` of a processor must be positive; correct its JSON file. "
             f"Received: rescale_factor={factor!r}"
         )
     scale = 255.0 * factor
@@ -209,7 +208,8 @@ def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, 
         return tuple((m + offset) / scale for m in means), tuple(s / scale for s in stds)
     except TypeError as error:
         raise ValueError(
-            f"{owner}: preprocessor_config.json is damaged; download or save it again: {error}"
+            f"{owner}: the settings of an image or video processor are damaged; download or save "
+            f"its JSON file again: {error}"
         ) from error
 
 

@@ -45,6 +45,8 @@ def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
             config["head_bias"] = False
     if config.get("final_norm") == "pooled":
         config |= recipe.pooled_norm
+    if names.NORM_GAMMA not in arrays and names.HEAD_KERNEL not in arrays:
+        config |= recipe.without_norm
     if f"{_FIRST}/mlp/gate/kernel" in arrays:
         config |= {"gated_mlp": True} | dict(recipe.gated_mlp)
     channels = arrays[names.NORM_GAMMA].array.size if names.NORM_GAMMA in arrays else 0
@@ -97,6 +99,13 @@ def features_lacking(arrays: Arrays) -> tuple[str, ...]:
     ):
         lacking.append("a head that reads class tokens of several blocks")
     return tuple(lacking)
+
+
+def features_are_a_mean(arrays: Arrays) -> bool:
+    """Return whether the features of a file are a mean of two tokens: timm's DeiT without head."""
+    registers = arrays.get(names.REGISTERS)
+    distilled = registers is not None and registers.origin.endswith("dist_token")
+    return distilled and names.HEAD_KERNEL not in arrays
 
 
 def _newer(arrays: Arrays) -> dict[str, FieldValue]:

@@ -63,8 +63,9 @@ def plan_of(
         grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to the grid that `statement`
             implies, or to a square.
         resize: How to resize the position embedding to another grid: `"bilinear"` with aligned
-            corners, `"bilinear_antialias"`, `"bicubic"`, `"bicubic_antialias"`,
-            `"bicubic_aligned"` or `"bicubic_offset"`. Defaults to the source's own method.
+            corners, `"bilinear_half_pixel"`, `"bilinear_antialias"`, `"bicubic"`,
+            `"bicubic_antialias"`, `"bicubic_aligned"` or `"bicubic_offset"`. Defaults to the
+            source's own method, or to the `position_resize` of a model of this package.
         owner: Name of the function that the user called, for error messages.
 
     Returns:

@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_tokenlearner._errors import listed
 from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig, names
-from keras_tokenlearner.models.config_fields import FUSERS, REDUCERS, Fields
+from keras_tokenlearner.models.config_fields import FUSERS, REDUCERS, Fields, FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.models.structure import Structure, same_setting
 from keras_tokenlearner.weights.sources.source import (
     BOTH,
     FILLED,
@@ -47,6 +47,35 @@ _TOLD = ("final_norm", "norm")  # the names of entries in a checkpoint show thes
 _DEFAULT = {one.name: one.default for one in fields(VisionTransformerConfig)}
 
 
+class Fixes(NamedTuple):
+    """The fixes that error messages state: arguments of the function that the user called.
+
+    Attributes:
+        head: Arguments for a head that does not fit.
+        config: Fix for a model of another config.
+        partial: Another fix for different layers, or the empty string.
+        settings: Another fix for different settings, or the empty string.
+    """
+
+    head: str
+    config: str
+    partial: str = ""
+    settings: str = ""
+
+
+OF_LOAD = Fixes(
+    "head='drop' or head='reset'",
+    "build the model with the `config` and `preprocessing` of plan_of(...)",
+    ", or pass partial=True to load the common part",
+    ", or pass check_settings=False",
+)
+# For `from_preset` and `create_model`.
+OF_NAMES = Fixes(
+    "include_top=False, or another `classes`",
+    "change the name or the arguments that differ from the checkpoint",
+)
+
+
 def differences_of(
     structure: Structure,
     stated: Fields,
@@ -73,13 +102,22 @@ def differences_of(
     else:
         wanted.pop("head_reads", None)
     differences = structure.disagreements(wanted)
-    pools = any(layer.name == names.POOLING for layer in structure.model.layers)
+    found = {layer.name for layer in structure.model.layers}
+    # A custom head without weights of the file may pool any tokens.
+    reads = isinstance(structure.model, VisionTransformer) or (has_head and names.HEAD in found)
+    pools = reads and names.POOLING in found
+    config = structure.config
     for name in _UNSEEN:
         if name == "pool_prefix" and not pools:
             continue
-        have, must = getattr(structure.config, name), stated.get(name, _DEFAULT[name])
+        have: FieldValue = getattr(config, name)
+        must: FieldValue = stated.get(name, cast("FieldValue", _DEFAULT[name]))
+        if name == "final_norm_epsilon" and have != must:
+            # The last norm has the epsilon of the other norms by default.
+            usual = stated.get("layer_norm_epsilon", config.layer_norm_epsilon)
+            have, must = have or config.layer_norm_epsilon, must or usual
         # Settings that no array shows are compared only if the checkpoint states them.
-        if have != must and (name in stated or is_complete or name in _TOLD):
+        if not same_setting(have, must) and (name in stated or is_complete or name in _TOLD):
             differences.append(f"{name} is {have!r}, but must be {must!r}")
     if None not in (structure.config.reducer, stated.get("reducer")) and (
         structure.config.num_prefix_tokens  # otherwise proportional attention has no effect
@@ -120,7 +158,9 @@ def take_projection(arrays: Arrays, structure: Structure) -> None:
             arrays[f"{_HEAD}{leaf}"] = arrays.pop(f"{names.PROJECTION}/{leaf}")
 
 
-def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) -> None:
+def name_added(
+    owner: str, arrays: Arrays, structure: Structure, partial: bool, fixes: Fixes
+) -> None:
     """Rename the file's TokenLearners and TokenFusers, numbered from 0, to the model's names."""
     renamed: Arrays = {}
     for kind in (names.TOKEN_LEARNER, names.TOKEN_FUSER):
@@ -129,8 +169,7 @@ def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) 
         if theirs and ours and len(theirs) != len(ours) and not partial:
             raise ValueError(
                 f"{owner}: the file has {len(theirs)} {kind} layers, but `model` has {len(ours)}; "
-                "build the model with another `at` and `num_layers`, or pass partial=True. The "
-                "model is unchanged"
+                f"{fixes.config}{fixes.partial}. The model is unchanged"
             )
         for index, name in enumerate(ours):
             start = f"{names.numbered(kind, index)}/"
@@ -151,7 +190,12 @@ def split_heads(arrays: Arrays, structure: Structure) -> None:
 
 
 def check_head(
-    owner: str, arrays: Arrays, structure: Structure, entries: Entries, recipe: Source
+    owner: str,
+    arrays: Arrays,
+    structure: Structure,
+    entries: Entries,
+    recipe: Source,
+    fixes: Fixes,
 ) -> None:
     """Raise `ValueError` if the file's head does not fit the model."""
     kernel = structure.variables.get(names.HEAD_KERNEL)
@@ -169,13 +213,13 @@ def check_head(
     if between:
         raise ValueError(
             f"{owner}: the head of the file follows layers that the model lacks: "
-            f"{listed(between)}. Pass head='drop' or head='reset'"
+            f"{listed(between)}. Pass {fixes.head}"
         )
     array, origin = arrays[names.HEAD_KERNEL]
     if array.shape[-1] != kernel.shape[-1]:
         raise ValueError(
             f"{owner}: the head of `model` must have the classes of the file. Build the model with "
-            f"classes={array.shape[-1]}, or pass head='drop' or head='reset'. Received: "
+            f"classes={array.shape[-1]}, or pass {fixes.head}. Received: "
             f"{kernel.path} of shape {tuple(kernel.shape)}, {origin} of shape {array.shape}"
         )
 
@@ -202,12 +246,16 @@ def match(
     recipe: Source,
     head: str,
     partial: bool,
+    fixes: Fixes,
 ) -> Match:
     """Remove arrays without a variable in the model, and return names without a counterpart.
 
+    A head that the file lacks is not required. Layers that a plain ViT lacks, such as the
+    TokenLearner, are not required.
+
     Raises:
         ValueError: If a shape differs. Also if `partial` is `False` and a required name has no
-            counterpart. Heads and layers that a plain ViT lacks, for example, are not required.
+            counterpart.
     """
     variables = structure.variables
     # A file without learned tokens also lacks the weights of proportional attention.
@@ -219,7 +267,7 @@ def match(
     }
     for path in homeless:
         del arrays[path]
-    _check_shapes(owner, arrays, variables)
+    _check_shapes(owner, arrays, variables, fixes)
     left = [path for path in variables if path not in arrays]
     filled = {path.split("/")[0] for path in arrays}
     unfilled = [layer.name for layer in structure.added if layer.name not in filled]
@@ -255,10 +303,9 @@ def match(
     ]
     if (missing or unknown) and not partial:
         raise ValueError(
-            f"{owner}: `model` and the file have different architectures; build the model from "
-            "plan_of(...).config, or pass partial=True to load the common part. The model is "
-            f"unchanged. Missing in the file: {listed(missing) or 'nothing'}. Missing in the "
-            f"model: {listed(unknown) or 'nothing'}"
+            f"{owner}: `model` and the file have different architectures; {fixes.config}"
+            f"{fixes.partial}. The model is unchanged. Missing in the file: "
+            f"{listed(missing) or 'nothing'}. Missing in the model: {listed(unknown) or 'nothing'}"
         )
     all_unused = [entries.full_name(name) for name in entries.unused()]
     origins = [name for origin in homeless.values() for name in origin.split(BOTH)]
@@ -309,7 +356,9 @@ def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
     )
 
 
-def _check_shapes(owner: str, arrays: Arrays, variables: Mapping[str, keras.Variable]) -> None:
+def _check_shapes(
+    owner: str, arrays: Arrays, variables: Mapping[str, keras.Variable], fixes: Fixes
+) -> None:
     wrong = [
         f"{path} of the model has shape {tuple(variables[path].shape)}, {origin} of the file has "
         f"shape {array.shape}"
@@ -319,7 +368,6 @@ def _check_shapes(owner: str, arrays: Arrays, variables: Mapping[str, keras.Vari
     if wrong:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
-            f"{owner}: `model` must have the shapes of the file; build the model from "
-            "plan_of(...).config. The model was not changed. Received: "
-            f"{'; '.join(wrong[:3])}{more}"
+            f"{owner}: `model` must have the shapes of the file; {fixes.config}. The model was not "
+            f"changed. Received: {'; '.join(wrong[:3])}{more}"
         )

@@ -9,11 +9,12 @@ import keras
 from keras_tokenlearner._checks import check_bool, check_choice
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.layers import TokenLearner
-from keras_tokenlearner.models import VisionTransformerConfig, names
+from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig, names
 from keras_tokenlearner.models.config_fields import Fields, FieldValue, PlanOptions
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights import positions
 from keras_tokenlearner.weights.architecture import (
+    features_are_a_mean,
     features_lacking,
     fields_of,
     may_be_rotary,
@@ -22,6 +23,8 @@ from keras_tokenlearner.weights.architecture import (
 )
 from keras_tokenlearner.weights.formats.read import CheckpointLike, read_checkpoint
 from keras_tokenlearner.weights.match import (
+    OF_LOAD,
+    OF_NAMES,
     check_head,
     check_reset,
     differences_of,
@@ -49,6 +52,7 @@ class Plan:
         class_names: Names of the classes, or `None`.
         preprocessing: The `Preprocessing` of the images, or `None` if it is not stated.
         pooling: Pooling of the features if the head is omitted, or `"none"` for all tokens.
+            `None` if this package lacks the pooling of the source.
         grid: Grid of the positions, or `None` if it is ambiguous.
     """
 
@@ -80,9 +84,13 @@ class Plan:
             self.fields["positions"] = None
         self._drop_unread()
         self._is_described = said.is_config
+        is_named = owner.startswith(("from_preset(", "create_model("))
+        self._fixes = OF_NAMES if is_named else OF_LOAD
         self.preprocessing = said.preprocessing
         self.class_names = said.class_names
-        self.pooling = said.pooling or "head"
+        self.pooling = said.pooling
+        if self.pooling is None and not features_are_a_mean(self._arrays):
+            self.pooling = "head"
         self.missing = said.missing + features_lacking(self._arrays)
         self.missing_head = said.missing_head
         self._resize = resize or said.resize or self._own_resize()
@@ -117,7 +125,7 @@ class Plan:
 
     @property
     def channels(self) -> int:
-        """Channels of the images."""
+        """Number of channels of the images, or 3 if the file has no kernel that shows it."""
         kernel = self._arrays.get(names.EMBEDDING_KERNEL)
         return kernel.array.shape[-2] if kernel else 3
 
@@ -253,6 +261,8 @@ class Plan:
         for layer in model.layers:
             if isinstance(layer, TokenLearner) and layer.position_bias:
                 layer.parents = trees.get(report.loaded.get(layer.bias.path, ""), layer.parents)
+        if isinstance(model, VisionTransformer) and names.POSITION_TABLE in report.loaded:
+            model.position_resize = self._resize
         if report.reset:
             reset_head(model)
         return report
@@ -281,7 +291,7 @@ class Plan:
             path: array for path, array in self._arrays.items() if not path.endswith(names.PARENTS)
         }
         take_projection(arrays, structure)
-        name_added(owner, arrays, structure, partial)
+        name_added(owner, arrays, structure, partial, self._fixes)
         has_head = names.HEAD_KERNEL in self._arrays and head == "keep"
         stated: dict[str, FieldValue] = {**self.sizes, **self.fields}
         reads_head = has_head and names.HEAD_KERNEL in structure.variables
@@ -297,15 +307,14 @@ class Plan:
         )
         if differences and check_settings:
             raise ValueError(
-                f"{owner}: the settings of `model` differ from the checkpoint: "
-                f"{'; '.join(differences)}. Build the model with the `config` and `preprocessing` "
-                "of plan_of(...), or pass check_settings=False"
+                f"{owner}: the settings of `model` differ from the checkpoint; "
+                f"{self._fixes.config}{self._fixes.settings}. Received: {'; '.join(differences)}"
             )
         adapted = {path: FILLED[origin] for path, (_, origin) in arrays.items() if origin in FILLED}
         folded, resized = positions.fit_positions(
             owner, arrays, structure.grid, self._resize, self._said_grid
         )
-        resized |= positions.fit_biases(arrays, structure.variables, self._resize)
+        resized |= positions.fit_biases(arrays, structure.variables)
         for path, what in folded.items():
             adapted[path] = f"{adapted[path]}; {what}" if path in adapted else what
         embedded = structure.variables.get(names.EMBEDDING_KERNEL)
@@ -313,9 +322,9 @@ class Plan:
             resized |= positions.inflate(arrays, tuple(embedded.shape), embedding)
         split_heads(arrays, structure)
         if head == "keep":
-            check_head(owner, arrays, structure, self._entries, self._recipe)
+            check_head(owner, arrays, structure, self._entries, self._recipe, self._fixes)
         unused, left, added = match(
-            owner, arrays, structure, self._entries, self._recipe, head, partial
+            owner, arrays, structure, self._entries, self._recipe, head, partial, self._fixes
         )
         loaded = {path: arrays[path] for path in structure.variables if path in arrays}
         reset = [path for path in left if head == "reset" and path.startswith(f"{names.HEAD}/")]

@@ -8,8 +8,9 @@ For `load_weights`, the layers themselves resize the tables of our own files.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from keras_tokenlearner.weights.sources.source import Arrays, Named
 
 METHODS = (
     "bilinear",
+    "bilinear_half_pixel",
     "bilinear_antialias",
     "bicubic",
     "bicubic_antialias",
@@ -68,15 +70,15 @@ def fit_positions(
     return adapted, {names.POSITION_TABLE: _change(old, grid, method)}
 
 
-def fit_biases(
-    arrays: Arrays, variables: Mapping[str, keras.Variable], method: str
-) -> dict[str, str]:
+def fit_biases(arrays: Arrays, variables: Mapping[str, keras.Variable]) -> dict[str, str]:
     """Resize the position biases of TokenLearners in `arrays` to the grids of a model.
+
+    The biases are always resized as the layer itself resizes them, because other libraries have no
+    position biases.
 
     Args:
         arrays: Dictionary from paths of our variables to `Named` arrays.
         variables: The variables of the model by path.
-        method: One of `METHODS`.
 
     Returns:
         Dictionary from paths to descriptions of changed shapes.
@@ -88,8 +90,8 @@ def fit_biases(
         old, grid = bias.shape[:-1], tuple(variables[path].shape[:-1])
         # A bias of (T, H, W) cannot become a bias of (H, W): `match` raises an error for the shape.
         if old != grid and 2 <= len(old) <= len(grid):
-            arrays[path] = Named(resize_table(bias, grid, method), origin)
-            resized[path] = _change(old, grid, method)
+            arrays[path] = Named(resize_positions(bias, grid), origin)
+            resized[path] = _change(old, grid, "bilinear")
     return resized
 
 
@@ -134,8 +136,8 @@ def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.nd
     """Resize a table of positions, (H, W, C) or (T, H, W, C), to a grid.
 
     * `"bilinear"` aligns the corners of both grids, as the JAX ViT does.
-    * `"bilinear_antialias"` aligns the edges instead, and has a wider filter if the grid shrinks,
-      as in SigLIP 2.
+    * `"bilinear_half_pixel"` aligns the edges instead, as timm does for FlexiViT and RADIO.
+    * `"bilinear_antialias"` also has a wider filter if the grid shrinks, as in SigLIP 2.
     * `"bicubic"` is PyTorch's interpolation, as in Hugging Face's models.
     * `"bicubic_antialias"` has a wider filter if the grid shrinks, as in timm.
     * `"bicubic_aligned"` aligns the corners of both grids, as torchvision does.
@@ -268,19 +270,24 @@ def _matrix(old: int, new: int, method: str) -> np.ndarray:
         return np.eye(old)
     # Parameter of PyTorch's cubic kernel: -0.5 with antialiasing, as in Pillow, and -0.75 without.
     a, width = (-0.5, max(scale, 1.0)) if antialias else (-0.75, 1.0)
+    kernel: Callable[[np.ndarray], np.ndarray]
+    kernel = _linear if method.startswith("bilinear") else functools.partial(_cubic, a=a)
     centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
     if aligned:
         centre = np.arange(new)[:, None] * (old - 1) / max(new - 1, 1)
     if antialias:  # positions outside the table are ignored
-        places = (np.arange(old)[None] - centre) / width
-        linear = method == "bilinear_antialias"
-        weights = np.maximum(0, 1 - np.abs(places)) if linear else _cubic(places, a)
+        weights = kernel((np.arange(old)[None] - centre) / width)
         return weights / weights.sum(1, keepdims=True)
     place = np.floor(centre) + np.arange(-1, 3)[None]
     matrix = np.zeros((new, old))
     index = np.clip(place, 0, old - 1).astype(int)  # positions outside the table repeat the edge
-    np.add.at(matrix, (np.arange(new)[:, None], index), _cubic(place - centre, a))
+    np.add.at(matrix, (np.arange(new)[:, None], index), kernel(place - centre))
     return matrix
+
+
+def _linear(x: np.ndarray) -> np.ndarray:
+    """Return the kernel of linear interpolation."""
+    return np.maximum(0, 1 - np.abs(x))
 
 
 def _cubic(x: np.ndarray, a: float) -> np.ndarray:

@@ -97,7 +97,8 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
         if len(names_left) == 1:
             return names_left[0]
     what = (
-        f"may be from several sources; pass one of {found} as `source`"
+        f"may be from several sources; pass one of {found} as `source`, or before an address, as "
+        f"in '{found[0]}:FILE'"
         if found
         else f"is from an unknown source; known sources are {list(SOURCES)}"
     )
@@ -108,12 +109,12 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
 
 
 def fitting_sources(checkpoint: Checkpoint) -> list[str]:
-    """Return the sources that a checkpoint can be from, by the names of its entries."""
+    """Return the sources that fit the names and ranks of a checkpoint's entries."""
     return [name for name, recipe in SOURCES.items() if _fits(recipe, checkpoint)]
 
 
 def _fits(source: Source, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint can be from a source, by the names of its entries."""
+    """Return whether a source fits the names and ranks of a checkpoint's entries."""
     anchors = [name for name in checkpoint if ends_with(name, source.anchors)]
     if not anchors or (source.alien and _has(checkpoint, source.alien, any)):
         return False

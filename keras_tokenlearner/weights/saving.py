@@ -68,7 +68,7 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
     if integers:
         raise ValueError(
             "save_weights: `model` must have only float weights; save a quantized model by "
-            f"model.save. Received: model {model.name!r} with {listed(integers)}"
+            f"model.save. Received: model {model.name!r} with the weights {listed(integers)}"
         )
     path = _checked_name("save_weights", path)
     hashes = path.with_name(path.name + ".sha256")

@@ -63,6 +63,7 @@ def statement_of_model(model: VisionTransformer) -> Statement:
         class_names=model.class_names,
         grid=model.grid,
         input_shape=model.input_shape[1:],
+        resize=model.position_resize,
         pooling=model.pooling or (None if model.include_top else "none"),
         is_config=True,
     )

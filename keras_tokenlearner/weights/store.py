@@ -113,7 +113,7 @@ def names(model: str) -> list[str]:
 
 
 def find(model: str, name: str) -> StoredWeights:
-    """Return the row of the table for a model and a name of weights, or raise `ValueError`."""
+    """Return the `StoredWeights` of a model by name, or raise `ValueError`."""
     if (model, name) not in STORE:
         known = [None, *names(model)]
         raise ValueError(
@@ -144,7 +144,8 @@ def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> 
     """Return the local path of a file. Download the file if it is not in Keras's cache yet.
 
     An incomplete or damaged download is never used: the next call starts again. A cached file with
-    the expected hash needs no network.
+    the expected hash needs no network. A file of the package is never downloaded, and its hash is
+    not checked here.
 
     Args:
         uri: `"package:NAME"` for a file in the package, or an address that
@@ -156,7 +157,7 @@ def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> 
         A `pathlib.Path`.
 
     Raises:
-        ValueError: If the downloaded file has another sha256.
+        ValueError: If the downloaded file has another sha256, or the address is invalid.
         ConnectionError: If the download fails.
     """
     scheme, _, name = uri.partition(":")

@@ -1,12 +1,14 @@
 """The table of published checkpoints, and their addresses."""
 
+import json
 import re
 
 import pytest
 
 from keras_tokenlearner.presets import list_checkpoints
 from keras_tokenlearner.presets.addresses import parse_address
-from keras_tokenlearner.presets.timm_json import timm_architectures
+from keras_tokenlearner.presets.config_json import read_statement
+from keras_tokenlearner.presets.timm_json import of_timm, timm_architectures
 
 pytestmark = pytest.mark.once("torch")
 
@@ -57,3 +59,33 @@ def test_parse_address_of_each_form_returns_its_parts(text, kind, place, revisio
 def test_parse_address_of_a_wrong_form_raises(text):
     with pytest.raises(ValueError, match=f"test: .*address={text!r}"):
         parse_address("test", text)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "method"),
+    [
+        ("vit_base_patch16_224", None),
+        ("flexivit_small", "bilinear_half_pixel"),
+        ("vit_large_patch16_radio_v3", "bilinear_half_pixel"),
+        ("vit_base_patch16_radio_v3", "bilinear"),
+        ("vit_huge_patch16_radio_v3", "bilinear"),
+        ("vit_huge_patch16_radio_v4", "bilinear_half_pixel"),
+    ],
+)
+def test_timm_config_states_the_resizing_of_positions_of_its_architecture(architecture, method):
+    assert of_timm("test", {"architecture": architecture}).resize == method
+
+
+def test_timm_config_of_an_old_release_gives_the_settings_of_a_new_config(tmp_path):
+    """Old releases of timm wrote one dictionary, without `pretrained_cfg`."""
+    pixels = {"mean": [0.1] * 3, "std": [0.2] * 3, "input_size": [3, 160, 192]}
+    pixels |= {"interpolation": "bilinear", "crop_pct": 0.8}
+    old = {"architecture": "vit_tiny_patch16_224", **pixels, "labels": ["a", "b"]}
+    new = {"architecture": old["architecture"], "pretrained_cfg": pixels, "label_names": ["a", "b"]}
+    found = []
+    for said in (old, new):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(said))
+        found.append(read_statement("test", {path.name: path}))
+    assert found[0] == found[1]
+    assert found[0].preprocessing.crop_fraction == 0.8 and found[0].class_names == ("a", "b")

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 import keras_tokenlearner as kt
 from keras_tokenlearner import create_model
+from keras_tokenlearner.data import ArrayImages, ImageBatches
 from keras_tokenlearner.weights import to_timm
 from tests.presets.hub_server import Hub
 
@@ -88,6 +90,7 @@ def unplug(hub, monkeypatch):
     template = hub.constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(hub.address, gone)
     monkeypatch.setattr(hub.constants, "ENDPOINT", gone)
     monkeypatch.setattr(hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # before the library tries again
 
 
 def weight_requests(hub):
@@ -119,23 +122,23 @@ def test_hub_preset_in_the_cache_loads_without_a_network(hub, monkeypatch):
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
-def test_readme_code_with_a_checkpoint_runs(hub):
+def test_readme_block_with_a_checkpoint_fine_tunes_its_layers(hub, tmp_path, monkeypatch):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    lines = [line for line in readme.splitlines() if 'kt.from_preset("hf://' in line]
-    assert lines == [
-        f'model = kt.from_preset("{NAME}")',
-        f'faster = kt.from_preset("{NAME}", at=6, num_tokens=16)',
-    ]
-    # The architecture of this name has 12 heads, and the second line needs 6 blocks.
-    hub.repos[NAME.removeprefix("hf://")], small = files(num_heads=12, num_layers=7)
-    names = {"kt": kt}
-    exec("\n".join(lines), names)  # noqa: S102
-    expected = small.predict(image(), verbose=0)
-    np.testing.assert_allclose(names["model"].predict(image(), verbose=0), expected, atol=1e-5)
-    config = names["faster"].config
-    assert (config.at, config.num_tokens) == (6, 16)
-    kernels = [names[name].get_layer("head").kernel for name in ("model", "faster")]
-    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, kernels))
+    (block,) = (x for x in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "hf://" in x)
+    assert f'"{NAME}"' in block
+    # The architecture of this name has 12 heads.
+    hub.repos[NAME.removeprefix("hf://")], small = files(num_heads=12)
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 48, 3), dtype="uint8")
+    images = ArrayImages(pixels, np.arange(32) % 2, ("cat", "dog"))
+    names = {"kt": kt, "keras": keras, "train": images, "ImageBatches": ImageBatches}
+    with pytest.warns(UserWarning, match="head"):
+        exec(block, names)  # noqa: S102
+    again = keras.saving.load_model("vit.keras")
+    assert again.class_names == ("cat", "dog") and again.preprocessing.interpolation == "bicubic"
+    for ours, trained in ((small, again), (again, names["vit"])):
+        kernels = [model.get_layer("embedding").get_weights()[0] for model in (ours, trained)]
+        np.testing.assert_allclose(*kernels, atol=1e-3)
 
 
 def test_hub_preset_with_learned_tokens_loads_the_same_weights_as_create_model(hub):
@@ -201,6 +204,19 @@ def test_preset_uploaded_to_the_hub_loads_unchanged(hub, tmp_path):
         kt.upload_preset("hf://me/other", tmp_path / "mine")
     with pytest.raises(ValueError, match=r"upload_preset: .*'config\.json'.*folder="):
         kt.upload_preset("hf://me/other", tmp_path)
+
+
+def test_upload_preset_next_to_weights_of_another_format_raises_and_uploads_nothing(hub, tmp_path):
+    """from_preset would read the other weights."""
+    folder = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / "mine")
+    before = dict(hub.repos[NAME.removeprefix("hf://")])
+    with pytest.raises(ValueError, match=rf"upload_preset: .*model\.safetensors.*uri='{NAME}'"):
+        kt.upload_preset(NAME, folder)
+    assert hub.repos[NAME.removeprefix("hf://")] == before
+    (folder / "pytorch_model.bin").touch()
+    with pytest.raises(ValueError, match=r"upload_preset: `folder`.*pytorch_model\.bin"):
+        kt.upload_preset("hf://me/mine", folder)
+    assert "me/mine" not in hub.repos
 
 
 def test_upload_preset_to_an_unreachable_hub_raises_connection_error(hub, monkeypatch, tmp_path):

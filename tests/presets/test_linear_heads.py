@@ -35,7 +35,7 @@ def expected(backbone, head):
     return both @ head.weight.detach().numpy().T + head.bias.detach().numpy()
 
 
-def test_dinov2_preset_loads_the_linear_head_next_to_its_file(files):
+def test_dinov2_preset_with_a_linear_head_in_its_folder_loads_the_head(files):
     backbone, head, folder = files
     path = folder / "dinov2_vits14_pretrain.pth"
     model = kt.from_preset(path, num_heads=2, classifier_activation=None)

@@ -18,6 +18,7 @@ from keras_tokenlearner.presets import hub
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import _OF_RETROFIT
 from keras_tokenlearner.weights import load, load_weights, plan_of, save_weights, to_timm
+from keras_tokenlearner.weights.positions import resize_table
 
 pytestmark = pytest.mark.once("torch")
 
@@ -120,6 +121,24 @@ def test_saved_preset_with_changed_input_and_output_has_the_changes(tmp_path):
     assert changes.items() <= model.get_config().items()
     assert model.dtype_policy.name == "mixed_bfloat16"
     assert kt.from_preset(folder, include_top=False).output_shape == (None, 32)
+
+
+def test_saved_preset_of_a_timm_checkpoint_resizes_its_positions_as_timm(tmp_path):
+    entries = to_timm(saved(tmp_path, "vit_pico8")[0])
+    np.savez(tmp_path / "timm.npz", **entries)
+    address, size = f"timm:{tmp_path}/timm.npz", {"input_shape": (48, 64, 3)}
+    given = {"normalization": "half", "activation": "gelu", "layer_norm_epsilon": 1e-6}
+    given |= {"num_heads": 2}
+    model, larger = kt.from_preset(address, **given), kt.from_preset(address, **given, **size)
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    for again in (model, restored, kt.retrofit(model, at=1, num_tokens=4)):
+        again = kt.from_preset(again.save_to_preset(tmp_path / "again"), **size)
+        assert again.position_resize == "bicubic_antialias"
+        same(again.get_layer("positions"), larger.get_layer("positions"))
+    ours = kt.from_preset(tmp_path / "mine", **size).get_layer("positions")
+    wanted = resize_table(entries["pos_embed"].reshape(4, 4, -1), (6, 8), "bilinear")
+    np.testing.assert_array_equal(ours.get_weights()[0], wanted)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +318,8 @@ def test_from_preset_with_a_fuser_equals_the_retrofitted_model(tmp_path):
     assert found.config == wanted.config and found.config.fuser == "token_fuser"
     for name in ("block_1", "head"):
         same(found.get_layer(name), wanted.get_layer(name))
+    with pytest.raises(ValueError, match=r"from_preset.*`fuser_beta`.*`at`.*fuser_beta='mlp'"):
+        kt.from_preset(folder, **given, fuser_beta="mlp")
 
 
 def test_x2plus1d_preset_with_arguments_of_vision_transformers_raises(tmp_path):
@@ -312,6 +333,27 @@ def test_x2plus1d_preset_with_arguments_of_vision_transformers_raises(tmp_path):
     for name, value in given.items():
         with pytest.raises(ValueError, match=f"`{name}`.*X2Plus1D"):
             kt.from_preset(folder, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pre_logits": None}, "pre_logits/kernel.*include_top=False"),
+        ({"num_layers": 3}, "block_2/"),
+        ({"mlp_dim": 5}, r"block_0/mlp/hidden/kernel.*\(32, 5\)"),
+        ({"final_norm": "pooled"}, "final_norm"),
+    ],
+    ids=str,
+)
+def test_preset_with_contradictory_arguments_raises_and_states_no_argument_of_load(
+    tmp_path, changes, message
+):
+    """`from_preset` and `create_model` have no `head`, `partial` and `check_settings`."""
+    _, folder = saved(tmp_path, "vit_pico8", pre_logits=7)
+    for call in (kt.from_preset, lambda path, **x: create_model("vit_pico8", weights=path, **x)):
+        with pytest.raises(ValueError, match=message) as caught:
+            call(folder, **changes)
+        assert not re.search("head=|partial=|check_settings=|plan_of", str(caught.value))
 
 
 def test_save_to_preset_of_an_unsuitable_object_raises(tmp_path):

@@ -16,21 +16,21 @@ from tests.bounds import attack
 from tests.weights.foreign import augreg_entries
 
 IMAGES = {  # config field: its value, and a pattern of the error
-    "hidden_dim": (10**4, r"same shapes.*10000.* only in config"),
+    "hidden_dim": (10**4, r"model\.weights\.h5.*model: .*10000.*weights: "),
     "num_layers": (10**6, "`num_layers`.* 512 .*1000000"),
-    "mlp_dim": (10**8, r"same shapes.*100000000.* only in config"),
-    "num_tokens": (10**7, r"same shapes|must have at most \d+ numbers"),
+    "mlp_dim": (10**8, r"model\.weights\.h5.*model: .*100000000.*weights: "),
+    "num_tokens": (10**7, r"model\.weights\.h5|must have at most \d+ numbers"),
     "patch_size": ([30_000, 30_000], "config.json"),
     "register_tokens": (10**8, r"at most \d+ numbers"),
     "stem": ([[8, 1]] * 10**4, "config.json"),
 }
 MODEL = {
-    "classes": (10**8, r"same shapes.*\(32, 100000000\)"),
+    "classes": (10**8, r"model\.weights\.h5.*\(32, 100000000\)"),
     "input_shape": ([10**6, 10**6, 3], r"at most \d+ numbers.*1000000"),
 }
 VIDEOS = {
     "stage_units": ([1, 10**9], "`stage_units`.* 512 "),
-    "head_channels": (10**8, r"same shapes.*100000000.* only in config"),
+    "head_channels": (10**8, r"model\.weights\.h5.*model: .*100000000.*weights: "),
     "unit": ("+".join(["conv2d"] * 10**4), "`unit`.* 512 "),
 }
 

@@ -7,7 +7,12 @@ import pytest
 
 import keras_tokenlearner as kt
 from keras_tokenlearner.data.preprocessing import preprocess_image
+from keras_tokenlearner.models import VisionTransformer
+from keras_tokenlearner.presets.addresses import parse_address
+from keras_tokenlearner.presets.config_json import read_statement
+from keras_tokenlearner.presets.hub import fetch_files
 from keras_tokenlearner.presets.transformers_json import of_transformers
+from keras_tokenlearner.weights import plan_of
 from tests.skips import peer
 from tests.weights.foreign import close, fill, outputs
 
@@ -243,17 +248,72 @@ def test_transformers_preset_resizes_images_as_its_image_processor(kind, sizes, 
     np.testing.assert_allclose(found.astype("float32"), wanted, atol=1)
 
 
-def test_vivit_preset_preprocessing_equals_the_image_processor_of_transformers(tmp_path):
-    """ViViT's preprocessor shifts pixels before it normalises them."""
+@pytest.mark.parametrize("kind", ["Image", "Video"])
+def test_vivit_preset_preprocessing_equals_the_processor_of_transformers(kind, tmp_path):
+    """ViViT's processors shift pixels before they normalise them."""
     transformers = peer("transformers")
-    processor = transformers.VivitImageProcessor(
+    processor = getattr(transformers, f"Vivit{kind}Processor")(
         size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}
     )
     theirs("vivit").save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     model = kt.from_preset(tmp_path)
     video = np.random.default_rng(0).integers(0, 256, (4, 24, 24, 3)).astype("uint8")
-    wanted = processor(list(video), return_tensors="np")["pixel_values"][0]
+    wanted = np.asarray(processor(list(video), return_tensors="pt")["pixel_values"][0])
     mean, std = (np.array(value) for value in (model.preprocessing.mean, model.preprocessing.std))
     found = (video / 255 - mean) / std
     np.testing.assert_allclose(found, np.moveaxis(wanted, 1, -1), atol=1e-5)
+
+
+def processor(mean):
+    return {"image_mean": [mean] * 3, "image_std": [0.5] * 3}
+
+
+LEGACY = {"preprocessor_config.json": processor(0.1)}
+VIDEOS_ALONE = {"video_preprocessor_config.json": processor(0.2)}
+NESTED = {"processor_config.json": {"image_processor": processor(0.3), "processor_class": "P"}}
+BOTH = {
+    "processor_config.json": {"image_processor": processor(0.3), "video_processor": processor(0.4)}
+}
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("model_type", "files", "mean"),
+    [
+        ("siglip", NESTED, 0.3),
+        ("siglip", LEGACY | NESTED, 0.3),
+        ("siglip", LEGACY | VIDEOS_ALONE | BOTH, 0.3),
+        ("siglip", LEGACY | VIDEOS_ALONE, 0.1),
+        ("siglip", LEGACY | {"processor_config.json": {"processor_class": "P"}}, 0.1),
+        ("vivit", LEGACY | VIDEOS_ALONE | BOTH, 0.4),
+        ("vivit", LEGACY | VIDEOS_ALONE, 0.2),
+        ("vivit", LEGACY, 0.1),
+    ],
+)
+def test_transformers_preset_with_several_processors_reads_the_first_as_transformers(
+    model_type, files, mean, tmp_path
+):
+    for name, said in ({"config.json": {"model_type": model_type}} | files).items():
+        (tmp_path / name).write_text(json.dumps(said))
+    (tmp_path / "model.safetensors").touch()
+    found = fetch_files("test", parse_address("test", tmp_path))
+    assert read_statement("test", found.configs).preprocessing.mean == (mean,) * 3
+
+
+@pytest.mark.parametrize("name", ["videomae", "videomae_features", "vivit"])
+def test_video_module_of_transformers_in_memory_is_recognised_and_gives_its_outputs(name):
+    module = theirs(name)
+    heads, kind = VIDEO["num_attention_heads"], name.partition("_")[0]
+    plan = plan_of(module, num_heads=heads, normalization="half", grid=(2, 3, 3))
+    assert plan.source == f"huggingface_{kind}"
+    top = {"classes": plan.classes, "classifier_activation": None}
+    model = VisionTransformer(
+        plan.config,
+        (4, 24, 24, 3),
+        preprocessing=plan.preprocessing,
+        **(top if plan.classes else {"include_top": False, "pooling": "head"}),
+    )
+    assert not plan.load(model).left
+    images = np.random.default_rng(2).integers(0, 256, (2, 4, 24, 24, 3)).astype("float32")
+    close(outputs(model, images), expected(name, module, images))

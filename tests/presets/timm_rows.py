@@ -125,7 +125,8 @@ def judge(row):
     expected = [array.numpy() for array in expected]
     differences = []
     for found, wanted in zip(ours, expected if len(ours) == 2 else expected[1:], strict=True):
-        # timm returns the mean of class token and distillation token.
+        # Our features of DeiT are class token and distillation token, side by side. timm returns
+        # their mean.
         if found.shape[-1] == 2 * wanted.shape[-1]:
             found = sum(np.split(found, 2, axis=-1)) / 2
         if found.shape != wanted.shape:

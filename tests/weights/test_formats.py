@@ -336,7 +336,7 @@ def test_sharded_keras_weights_are_read_as_the_weights_in_one_file(tmp_path, max
         np.testing.assert_array_equal(found[name], wanted[name])
 
 
-def test_sharded_keras_weights_unlike_their_index_raise(tmp_path):
+def test_sharded_keras_weights_with_a_wrong_index_raise(tmp_path):
     import h5py
 
     index, _, _ = keras_parts(tmp_path)

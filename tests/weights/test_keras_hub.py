@@ -23,7 +23,7 @@ def theirs(**changes):
         num_heads=2,
         hidden_dim=32,
         mlp_dim=48,
-        use_class_token=changes.pop("use_class_token", True),
+        **{name: changes.pop(name) for name in [*changes] if name.startswith("use_")},
     )
     model = models.ViTImageClassifier(backbone=backbone, num_classes=5, **changes)
     return randomise(model)
@@ -79,6 +79,19 @@ def test_keras_hub_backbone_gives_the_tokens_of_keras_hub(form, tmp_path):
     checkpoint = backbone if form == "model" else tmp_path / "model.weights.h5"
     model = build("keras_hub", checkpoint, include_top=False)
     assert not load(model, "keras_hub", checkpoint).left
+    images = pixels()
+    close(outputs(model, images), outputs(backbone, images / 127.5 - 1))
+
+
+@pytest.mark.parametrize("form", ["model", "file"])
+@pytest.mark.parametrize("lacking", ["use_mha_bias", "use_mlp_bias", "use_patch_bias"])
+def test_keras_hub_backbone_without_biases_gives_the_tokens_of_keras_hub(form, lacking, tmp_path):
+    backbone = theirs(**{lacking: False}).backbone
+    backbone.save_weights(tmp_path / "model.weights.h5")
+    checkpoint = backbone if form == "model" else tmp_path / "model.weights.h5"
+    model = build("keras_hub", checkpoint, include_top=False)
+    report = load(model, "keras_hub", checkpoint)
+    assert not report.left and not report.unused
     images = pixels()
     close(outputs(model, images), outputs(backbone, images / 127.5 - 1))
 

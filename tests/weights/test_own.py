@@ -229,3 +229,39 @@ def test_plan_load_with_stated_pooling_num_heads_unlike_the_model_raises():
     with pytest.raises(ValueError, match=r"pooling_num_heads.* 2.* 4"):
         plan.load(model)
     assert not plan_of(arrays).load(model).left
+
+
+def with_own_head(model, layer, name="head"):
+    """Return a model whose head reads the output of a layer of `model`."""
+    head = keras.layers.Dense(5, name=name)
+    return keras.Model(model.input, head(model.get_layer(layer).output))
+
+
+@pytest.mark.parametrize("pool_prefix", [True, False])
+@pytest.mark.parametrize("reads", ["average", "max", "attention"])
+def test_load_into_a_custom_head_compares_the_pooling_only_for_the_head_of_the_file(
+    reads, pool_prefix
+):
+    given = {"classes": 5, "class_token": True, "head_reads": reads}
+    teacher, other = (
+        create_model("vit_pico8", pool_prefix=value, **given)
+        for value in (pool_prefix, not pool_prefix)
+    )
+    assert not load(with_own_head(teacher, "pooling"), None, teacher).left
+    with pytest.raises(ValueError, match="pool_prefix"):
+        load(with_own_head(other, "pooling"), None, teacher)
+    for name in ("head", "mine"):
+        load(with_own_head(other, "pooling", name), None, teacher, head="drop")
+
+
+def test_load_compares_the_epsilon_of_the_last_norm_with_its_default():
+    plain, stated = (
+        create_model("vit_pico8", classes=5, final_norm_epsilon=e) for e in (None, 1e-6)
+    )
+    assert plain.config.layer_norm_epsilon == 1e-6
+    for one, two in ((plain, stated), (stated, plain)):
+        assert not load(one, None, two).left
+        assert not load(with_own_head(one, "pooling"), None, two).left
+    other = create_model("vit_pico8", classes=5, final_norm_epsilon=1e-5)
+    with pytest.raises(ValueError, match="final_norm_epsilon is 1e-05.* 1e-06"):
+        load(other, None, plain)

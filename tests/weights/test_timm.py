@@ -109,6 +109,8 @@ def test_weights_converted_to_timm_and_back_are_equal(changes):
         {"reducer": "token_learner"},
         {"pre_norm": True},
         {"class_token": True, "head_reads": "class_and_average"},
+        {"stem": ((8, 2), (8, 4))},
+        {"block_attention": "vector"},
         {"class_token": True, "register_tokens": 2, "head_reads": "class_and_registers"},
     ],
     ids=str,
@@ -299,6 +301,21 @@ def test_timm_file_of_deit_3_loads_without_further_settings():
     assert plan.config_with({"rotary": None}).layer_scale
 
 
+def test_from_preset_of_distilled_deit_of_timm_without_classifier_requires_pooling(tmp_path):
+    """timm returns the mean of two tokens, which no pooling gives."""
+    model = build("timm_deit", class_token=True, **DISTILLED, include_top=False)
+    np.savez(tmp_path / "deit.npz", **to_timm(model))
+    path = f"timm_deit:{tmp_path}/deit.npz"
+    with pytest.raises(ValueError, match=r"from_preset.*`pooling`.*pooling=None"):
+        from_preset(path, num_heads=2)
+    images = pixels()
+    for pooling, tokens in (("none", slice(None)), ("token", 0)):
+        features = from_preset(path, num_heads=2, pooling=pooling)
+        close(outputs(features, images), outputs(model, images)[:, tokens])
+    with pytest.warns(UserWarning, match="reset .*: head/kernel"):
+        assert from_preset(path, num_heads=2, classes=3).classes == 3
+
+
 def test_plan_load_with_stated_num_heads_unlike_the_model_raises():
     """The kernels of timm fit any number of heads."""
     plan = plan_of(to_timm(build("timm")), "timm", normalization="half", num_heads=2)
@@ -330,6 +347,13 @@ def test_dinov2_file_of_meta_gives_the_tokens_of_timm(image, gate):
     images = pixels(image)
     expected = module.forward_features(normalised(images, *IMAGENET)).detach().numpy()
     close(outputs(model, images), expected)
+
+
+def test_export_to_timm_of_a_custom_head_after_another_layer_raises_and_names_the_layer():
+    body = build("timm", pre_logits=7)
+    head = keras.layers.Dense(5, name="head")(body.get_layer("pre_logits").output)
+    with pytest.raises(ValueError, match="to_timm: .*pre_logits"):
+        to_timm(keras.Model(body.input, head))
 
 
 def test_export_to_timm_of_a_custom_head_without_bias_raises():

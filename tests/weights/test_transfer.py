@@ -237,16 +237,25 @@ def test_create_model_with_weights_of_a_plain_vit_warns_of_untrained_layers(tmp_
     assert "class_token" in [layer.name for layer in model.layers]
 
 
-@pytest.mark.parametrize("method", ["bicubic", "bicubic_antialias"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("bilinear", {"mode": "bilinear", "align_corners": True}),
+        ("bilinear_half_pixel", {"mode": "bilinear"}),
+        ("bilinear_antialias", {"mode": "bilinear", "antialias": True}),
+        ("bicubic", {"mode": "bicubic"}),
+        ("bicubic_antialias", {"mode": "bicubic", "antialias": True}),
+        ("bicubic_aligned", {"mode": "bicubic", "align_corners": True}),
+    ],
+)
 @pytest.mark.parametrize("grid", [(3, 5), (16, 9), (7, 7), (1, 30)], ids=str)
-def test_bicubic_position_resizing_equals_pytorch(method, grid):
+def test_position_resizing_by_each_method_equals_pytorch(method, options, grid):
     torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
     table = np.random.default_rng(0).normal(size=(7, 11, 4)).astype("float32")
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(table.transpose(2, 0, 1))[None],
         size=grid,
-        mode="bicubic",
-        antialias=method == "bicubic_antialias",
+        **options,
     )[0].permute(1, 2, 0)
     np.testing.assert_allclose(resize_table(table, grid, method), expected, atol=1e-5)
 

@@ -33,7 +33,10 @@ _VJEPA2_NAMES = {
 
 
 def _convert_videomae(entries: Entries) -> Arrays:
-    """Convert the weights of VideoMAE, whose key projections have no bias, to ours."""
+    """Convert the weights of VideoMAE, whose key projections have no bias, to ours.
+
+    Older files name the biases `q_bias` and `v_bias`.
+    """
     arrays = from_torch(entries, _VIDEOMAE_NAMES)
     for i in range(count_blocks(entries, _VIDEOMAE_NAMES)):
         for part in ("query", "value"):
@@ -50,6 +53,7 @@ def _convert_vjepa2(entries: Entries) -> Arrays:
 
 HUGGINGFACE_VIVIT = replace(
     HUGGINGFACE_VIT,
+    marks=("embeddings.cls_token",),
     ranks=(5,),
     config={"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6},
     choices={},
@@ -58,13 +62,15 @@ HUGGINGFACE_VIVIT = replace(
 HUGGINGFACE_VIDEOMAE = Source(
     _convert_videomae,
     anchors=ANCHORS,
-    marks=("attention.attention.q_bias",),
+    alien=("embeddings.cls_token", "embeddings.position_embeddings"),
+    ranks=(5,),
     config={
         "activation": "gelu",
         "layer_norm_epsilon": 1e-12,
         "positions": "sequence",
     },
     pooled_norm={"final_norm_epsilon": 1e-5},
+    without_norm={"final_norm": None},
     normalization="imagenet",
 )
 HUGGINGFACE_VJEPA2 = Source(

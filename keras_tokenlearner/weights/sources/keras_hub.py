@@ -7,7 +7,13 @@ import re
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import Fields
-from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.sources.source import (
+    Arrays,
+    Entries,
+    Named,
+    Source,
+    fill_biases,
+)
 
 _BLOCK = r"vit_encoder/transformer_block_(\d+)"
 _HEAD = "predictions"  # keras-hub's name of the head
@@ -51,7 +57,10 @@ _FILE_PATTERNS = (
 
 
 def convert(entries: Entries) -> Arrays:
-    """Convert the weights of a keras-hub backbone or classifier to our names and shapes."""
+    """Convert the weights of a keras-hub backbone or classifier to our names and shapes.
+
+    Layers without bias get biases of zeros.
+    """
     in_file = any(name.startswith("layers/vi_t_encoder/") for name in entries)
     first = 0 if in_file else 1  # first number of the blocks
     head = "layers/dense_1" if "layers/dense_1/vars/0" in entries else "layers/dense"
@@ -72,6 +81,7 @@ def convert(entries: Entries) -> Arrays:
         if path in (names.CLASS_TOKENS, names.POSITION_TABLE):
             array = array.reshape(-1, array.shape[-1])
         arrays[path] = Named(array, origin)
+    fill_biases(arrays)
     return arrays
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.huggingface import DINOV3_CONFIG
-from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.sources.source import (
+    Arrays,
+    Entries,
+    Named,
+    Source,
+    fill_biases,
+)
 
 # Files name layers by class and attribute, and number the variables of a layer. In files, the first
 # layer of a class has no number. In models, layers and variables have names.
@@ -105,11 +109,7 @@ def _convert_dinov3(entries: Entries) -> Arrays:
         if name == numbered[1] or array.shape[1] > 1:
             tokens = array.reshape(-1, array.shape[-1])
             arrays[names.REGISTERS] = Named(tokens, entries.full_name(name))
-    in_blocks = [path for path in arrays if names.block_index(path) is not None]
-    for path in [path for path in in_blocks if path.endswith("/kernel")]:
-        bias = path.replace("/kernel", "/bias")
-        if bias not in arrays:
-            arrays[bias] = Named(np.zeros(arrays[path].array.shape[-1], np.float32), ZEROS)
+    fill_biases(arrays)
     return arrays
 
 

@@ -65,6 +65,7 @@ class Source:
         wide_head: Further fields of files whose head reads two tokens.
         classifier: Further fields of files with a head.
         pooled_norm: Further fields of files whose last norm follows the pooling.
+        without_norm: Further fields of files without head and last norm.
         resize: Method by which the source resizes positions, from `weights.positions`.
         resize_without_registers: Method for files without register tokens, if it differs.
         normalization: Name of the mean and standard deviation of pixels for all models of the
@@ -86,6 +87,7 @@ class Source:
     wide_head: Fields = field(default_factory=dict)
     classifier: Fields = field(default_factory=dict)
     pooled_norm: Fields = field(default_factory=dict)
+    without_norm: Fields = field(default_factory=dict)
     resize: str = "bicubic_antialias"
     resize_without_registers: str | None = None
     normalization: str | None = None
@@ -154,7 +156,10 @@ class Entries:
         return self._full[name]
 
     def skip_empty(self, name: str) -> bool:
-        """Return whether an entry is an array of zero tokens. If so, mark the entry as used."""
+        """Return whether a float entry has no tokens, as with shape (1, 0, C).
+
+        If so, mark the entry as used.
+        """
         entry = self._checkpoint.entries[self._full[name]]
         if not entry.is_float or 0 not in (entry.shape or ())[:-1]:
             return False
@@ -193,6 +198,16 @@ class Entries:
     def unused(self) -> list[str]:
         """Return the names of the unused entries, without the prefix."""
         return [name for name in self._full if name not in self._taken]
+
+
+def fill_biases(arrays: Arrays) -> None:
+    """Add biases of zeros to the layers of Keras without bias, except to the head."""
+    for path in [path for path in arrays if path.endswith("/kernel") and path != names.HEAD_KERNEL]:
+        layer, shape = path.removesuffix("/kernel"), arrays[path].array.shape
+        # The kernels of queries, keys and values have axes for heads and for channels.
+        has_heads = layer.endswith(("/query", "/key", "/value"))
+        zeros = np.zeros(shape[1:] if has_heads else shape[-1:], np.float32)
+        arrays.setdefault(f"{layer}/bias", Named(zeros, ZEROS))
 
 
 def remove_doubtful(arrays: Arrays) -> None:

@@ -17,6 +17,7 @@ from keras_tokenlearner.weights.sources.torch_layers import (
     average_heads,
     count_blocks,
     from_torch,
+    numbered,
     split_qkv,
     to_torch,
 )
@@ -154,8 +155,8 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
         it with `load_state_dict` after `torch.from_numpy` of each array.
 
     Raises:
-        ValueError: If timm has no such model. Examples are models with a TokenLearner, vector
-            attention or a LayerNorm before the blocks, and models of videos. Also if `head_reads`
+        ValueError: If timm has no such model. Examples are models of videos, and models with a
+            TokenLearner, a convolutional stem, vector attention or `pre_norm`. Also if `head_reads`
             is set, unless it is `"class_and_registers"` with one register. Also if the model has
             LoRA weights or quantized weights.
 
@@ -169,14 +170,16 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     structure = Structure("to_timm", model)
     arrays, reads = structure.arrays(), structure.head_reads
     registers = len(arrays.get(names.REGISTERS, ()))
-    unknown = [layer.name for layer in structure.added] + structure.config.newer
+    table = numbered(NAMES, structure.num_blocks)
+    layers = {path.rpartition("/")[0] for path in arrays if path not in table}
+    unknown = sorted(layers - table.keys()) + structure.config.newer
+    unknown += ["block_attention='vector'"] if structure.config.block_attention == "vector" else []
     unknown += [names.PRE_NORM] if f"{names.PRE_NORM}/gamma" in arrays else []
     unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
     unknown += ["LoRA weights"] if any("lora_" in path for path in arrays) else []
     is_quantized = quantization_of(model) or integer_weights(model)
     unknown += ["quantized weights"] if is_quantized else []
-    query = f"{names.block_name(0)}/self_attention/query/kernel"
-    if unknown or len(structure.grid) != 2 or query not in arrays:
+    if unknown or len(structure.grid) != 2:
         raise ValueError(
             "to_timm: `model` must be a plain ViT for images, which timm can represent. "
             f"Received: a model with grid={structure.grid}. Not in a plain ViT: {unknown}"
