@@ -1,8 +1,12 @@
 """Checks the fields of a recipe before `train` opens the data and builds the model."""
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from keras_tokenlearner._checks import (
     check_int,
@@ -11,6 +15,7 @@ from keras_tokenlearner._checks import (
     check_positive_fraction,
     check_rate,
 )
+from keras_tokenlearner._json import JSON
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -41,14 +46,15 @@ _CHECKS: dict[str, Callable[[str, str, int], float]] = {
 
 
 def check_recipe(owner: str, recipe: "DataclassInstance") -> None:
-    """Raise `ValueError` if a number in a recipe is out of range.
+    """Raise `ValueError` if a number in a recipe is out of range, or a field cannot be saved.
 
     Args:
         owner: Name of the caller, for the error message.
         recipe: A dataclass, such as a `FashionMnistRecipe`.
 
     Raises:
-        ValueError: If a field is of another type, not finite or out of range.
+        ValueError: If a field is of another type, not finite or out of range. Also if a field
+            cannot be written to a JSON file.
 
     Example:
 
@@ -63,3 +69,45 @@ def check_recipe(owner: str, recipe: "DataclassInstance") -> None:
     for field in fields(recipe):
         if field.name in _CHECKS:
             _CHECKS[field.name](owner, field.name, getattr(recipe, field.name))
+    fields_of(owner, recipe)
+
+
+def fields_of(owner: str, recipe: "DataclassInstance") -> dict[str, JSON]:
+    """Return the fields of a recipe as they are written to a JSON file. Paths become strings.
+
+    Args:
+        owner: Name of the caller, for the error message.
+        recipe: A dataclass, such as a `FashionMnistRecipe`.
+
+    Raises:
+        ValueError: If a field cannot be written to a JSON file.
+
+    Example:
+
+    >>> from keras_tokenlearner.training import FashionMnistRecipe
+    >>> fields_of("train", FashionMnistRecipe())["epochs"]
+    28
+    """
+    found: dict[str, JSON] = {}
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        try:
+            found[field.name] = json.loads(json.dumps(value, default=_plain))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{owner}: `{field.name}` must be a JSON value: a string, number, boolean, "
+                "None, list or dictionary. Paths and numbers of numpy are valid too. Received: "
+                f"{field.name}={repr(value)[:200]}"
+            ) from error
+    return found
+
+
+def _plain(value: object) -> object:
+    """Return the JSON value of a path, a number of numpy or a dataclass."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    raise TypeError(type(value).__name__)

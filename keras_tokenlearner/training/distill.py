@@ -11,7 +11,6 @@ from keras_tokenlearner._checks import (
     check_fraction,
     check_int,
     check_labels,
-    check_not_negative,
     check_path,
     check_positive,
 )
@@ -79,7 +78,8 @@ def distill(
         learning_rate: Float, the highest learning rate of AdamW. The rate warms up over a tenth of
             the steps, then decays to zero by a cosine.
         temperature: Float, divides the logits before the softmax.
-        feature_weight: Float, weight of the features; the weight of the logits is 1.
+        feature_weight: Float, weight of the features; the weight of the logits is 1. With 0, the
+            shapes of the features may differ.
         label_weight: Float in [0, 1], weight of the labels.
         train_all: Boolean, whether to train the blocks before the TokenLearner too.
         cache: Folder for the outputs of the teacher and of the frozen blocks. Other students of the
@@ -115,20 +115,21 @@ def distill(
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, for the logits.
     """
     before = before_reducer("distill", student)
-    check_models("distill", student, teacher)
+    check_models("distill", student, teacher, feature_weight)
     targets = _check_data(student, images, labels)
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_int("distill", name, value)
     check_int("distill", "seed", seed, minimum=0)
     check_positive("distill", "learning_rate", learning_rate)
     check_positive("distill", "temperature", temperature)
-    check_not_negative("distill", "feature_weight", feature_weight)
     check_fraction("distill", "label_weight", label_weight)
     check_bool("distill", "train_all", train_all)
     of_models: dict[str, JSON] = {}
     if backup is not None:
         of_models = {
-            "student": digest([], [structure_of("distill", student)]),  # the backup has its weights
+            # The backup has the trained weights, but not the weights of frozen blocks.
+            "student": digest([], [structure_of("distill", student)]),
+            "frozen blocks": None if train_all else digest(before.get_weights()),
             "teacher": digest(teacher.get_weights(), [structure_of("distill", teacher)]),
         }
     with _locked(backup):
@@ -145,7 +146,7 @@ def distill(
         batches = _Batches(arrays, min(batch_size, len(images)), seed=seed)
         trained = answers(student, prefix, [], behind)
         distiller = Distiller.of_answers(
-            *with_kept_features(trained, teacher),
+            *with_kept_features(trained, teacher, features.shape[1:]),
             temperature=temperature,
             feature_weight=feature_weight,
             label_weight=0.0 if targets is None else label_weight,

@@ -12,6 +12,7 @@ import keras
 from keras_tokenlearner._checks import check_positive_fraction
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._json import JSON
+from keras_tokenlearner.models.config_fields import REDUCERS
 from keras_tokenlearner.models.names import block_index, layer_number
 from keras_tokenlearner.training.weight_decay import OptimizerArguments, Rate
 
@@ -110,12 +111,15 @@ class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
 def depths_of(paths: Sequence[str]) -> list[int]:
     """Return the depth of the layer of each variable, counted from the input.
 
-    Layers before the blocks are at depth 0. Block `i` and the reducer, fuser and rotary layer with
-    its number are at depth `i + 1`. Numbers in the names of other layers have no effect. Layers
-    between two blocks have the depth of the earlier block. Norm and head are at the last depth.
+    Layers before the blocks have depth 0. Block `i` has depth `i + 1`. Reducers, fusers and rotary
+    layers with the number `i` have the same depth as block `i`. Numbers in the names of other
+    layers have no effect. A reducer without a number has the depth of the block before it. This
+    block may be frozen and have no path. Other layers between two blocks have the depth of the
+    earlier block. Norm and head have the last depth.
 
     Args:
-        paths: Paths of variables, such as `"block_0/mlp/hidden/kernel"`.
+        paths: Paths of variables, such as `"block_0/mlp/hidden/kernel"`, in the order of the
+            model's layers.
 
     Returns:
         List of integers.
@@ -129,15 +133,19 @@ def depths_of(paths: Sequence[str]) -> list[int]:
     [0, 1, 1, 2, 3]
     """
     numbers = [layer_number(path) for path in paths]
-    blocks = [place for place, path in enumerate(paths) if block_index(path) is not None]
-    if not blocks:
+    if all(block_index(path) is None for path in paths):
         raise ValueError(
             "depths_of: `layer_decay` needs a model with layers `block_0` and so on, as in a ViT; "
             f"pass layer_decay=1. Received: {len(paths)} variables, the first are {paths[:3]}"
         )
-    depths = [0]
-    for number in numbers:
-        depths.append(depths[-1] if number is None else number + 1)
-    last = max(place for place, number in enumerate(numbers) if number is not None)
+    depths, last = [0], 0
+    for place, (path, number) in enumerate(zip(paths, numbers, strict=True)):
+        depth = depths[-1] if number is None else number + 1
+        if number is None and path.startswith(REDUCERS):
+            behind = (index for index in map(block_index, paths[place:]) if index is not None)
+            depth = next(behind, depth)  # the block before `behind` may be frozen
+        if number is not None or path.startswith(REDUCERS):
+            last = place
+        depths.append(depth)
     above = len(paths) - last - 1
     return depths[1 : last + 2] + [max(depths) + 1] * above

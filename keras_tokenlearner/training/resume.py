@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_is, check_path
+from keras_tokenlearner._checks import check_bool, check_int, check_is, check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
@@ -50,6 +50,8 @@ class Resume(keras.callbacks.Callback):
             the file, but only one process writes it.
         run: Dictionary of JSON values that determine the run, such as its settings. The file
             contains this dictionary, and a run with other values raises an error.
+        restart: Boolean, whether to ignore an existing file, which the new run replaces when
+            training starts.
 
     Attributes:
         initial_epoch: Integer for `fit`, the epoch at which training continues.
@@ -84,22 +86,30 @@ class Resume(keras.callbacks.Callback):
         loggers: Sequence[keras.callbacks.Callback] = (),
         devices: Devices | None = None,
         run: Mapping[str, JSON] | None = None,
+        restart: bool = False,
     ) -> None:
         super().__init__()
+        check_bool("Resume", "restart", restart)
         self.path = check_path("Resume", "path", path)
         wanted = "a keras_tokenlearner.data.Batches"
         self.batches = check_is("Resume", "batches", batches, Batches, wanted)
         self.save_freq: Literal["epoch"] | int = (
             save_freq if save_freq == "epoch" else _freq(save_freq)
         )
-        self.run = json.loads(json.dumps(run or {}))
+        try:
+            self.run = json.loads(json.dumps(run or {}))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "Resume: `run` must be a dictionary of JSON values; pass str(path) for a path. "
+                f"Received: run={repr(run)[:200]}"
+            ) from error
         self.batches.start = 0  # an interrupted run may have left another value
         self.loggers = loggers
         self.devices = devices or Devices()
         self.place: _Place = {"epoch": 0, "batch": 0, "history": []}
         self._quiet = contextlib.ExitStack()
         self._last: list[tuple[keras.Variable, np.ndarray]] = []
-        self._saved = self._read() if self.path.is_file() else None
+        self._saved = self._read() if self.path.is_file() and not restart else None
         self._written = self._stamp()
         if self._saved and run is not None:
             self._check_run(self._saved)
@@ -141,14 +151,12 @@ class Resume(keras.callbacks.Callback):
     def _check_run(self, arrays: dict[str, np.ndarray]) -> None:
         """Raise a `ValueError` that lists the differences if the file has other values of `run`."""
         saved = json.loads(str(arrays["run"])) if "run" in arrays else {}
-        names = sorted(saved.keys() | self.run.keys())
-        changed = [name for name in names if saved.get(name) != self.run.get(name)]
+        changed = changes(saved, self.run)
         if changed:
-            lines = (f"{name}: {saved.get(name)!r}, now {self.run.get(name)!r}" for name in changed)
             raise ValueError(
                 f"Resume: {self.path} was saved by a run with other settings. Use the same "
                 "settings, delete the file, or pass `restart=True` (`--restart`) to `train`. "
-                "Received: " + "; ".join(lines)
+                "Received: " + "; ".join(changed)
             )
 
     @property
@@ -300,6 +308,21 @@ class Resume(keras.callbacks.Callback):
                 f"Resume: {self.path} cannot be written; free disk space or pass another `path`. "
                 f"{last}: {error}"
             ) from error
+
+
+def changes(saved: Mapping[str, JSON], run: Mapping[str, JSON]) -> list[str]:
+    """Return a text for each value of a saved run that differs from the same value of this run.
+
+    Example:
+
+    >>> changes({"seed": 0, "epochs": 2}, {"seed": 1, "epochs": 2})
+    ['seed: 0, now 1']
+    """
+    return [
+        f"{name}: {saved.get(name)!r}, now {run.get(name)!r}"
+        for name in sorted(saved.keys() | run.keys())
+        if saved.get(name) != run.get(name)
+    ]
 
 
 def _freq(save_freq: int) -> int:

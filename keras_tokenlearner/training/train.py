@@ -3,25 +3,30 @@
 import importlib.util
 import json
 import os
+import shutil
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 
 from keras_tokenlearner._checks import check_bool, check_path
 from keras_tokenlearner._errors import own_errors
-from keras_tokenlearner._files import write_text
+from keras_tokenlearner._files import replacing, write_text
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import ImageBatches
 from keras_tokenlearner.data.preprocessing import preprocessing_of
+from keras_tokenlearner.models.features import uncompiled
 from keras_tokenlearner.models.last_activation import last_activation
-from keras_tokenlearner.training.check_recipe import check_recipe
+from keras_tokenlearner.models.state import set_weights
+from keras_tokenlearner.models.vision_model import VisionModel
+from keras_tokenlearner.training.check_recipe import check_recipe, fields_of
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.identity import identity_of
 from keras_tokenlearner.training.lock import locked
 from keras_tokenlearner.training.recipes.recipe import Data, Recipe
-from keras_tokenlearner.training.resume import Resume
+from keras_tokenlearner.training.resume import Resume, changes
 from keras_tokenlearner.weights import save_weights
 
 
@@ -34,32 +39,39 @@ def train(
 ) -> float:
     """Train a model by a recipe, and evaluate it on the test data.
 
-    The same call continues an interrupted run from its last epoch, and ends with the same weights.
-    Until the run ends, the folder `output` has a backup, `NAME.backup.npz`. NAME is the field
-    `model` of the recipe. While the backup exists, runs with another recipe, other data or another
-    backend raise an error. Data are compared by the values of arrays, and by the paths, sizes and
-    labels of files. The folder is locked, so two runs cannot write to it.
+    The same call continues an interrupted run after its last complete epoch. On one device, the
+    continued run ends with the same weights as an uninterrupted run. Until the run ends, the folder
+    `output` has a backup, `NAME.backup.npz`. NAME is the field `model` of the recipe, or
+    `output_name` if the recipe has this attribute.
+
+    While the backup exists, runs with another recipe, other data or another backend raise an error.
+    Arrays are compared by their values, and files by path, size and label. Data of
+    tensorflow-datasets are compared by name, version and split. The folder is locked, so two runs
+    cannot write to it.
 
     Test images are resized by the `preprocessing` of the model, as by `evaluate`.
 
     Args:
-        recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with
-            the members that `keras_tokenlearner.training.recipes` lists.
-        output: Folder for the results. `NAME.weights.h5` has the weights of the last epoch, and
+        recipe: An instance of a class in `RECIPES`, such as `FashionMnistRecipe()`. Or another
+            frozen dataclass with the members that `keras_tokenlearner.training.recipes` lists.
+        output: Folder for the results. `NAME.keras` has the model with the weights of the last
+            epoch, for `evaluate` and `load_model`. `NAME.weights.h5` has only the weights, and
             `NAME.weights.h5.sha256` their hash. `NAME.json` has the recipe and the result.
             `NAME.csv` has the losses of the epochs. `NAME.tensorboard` has the losses for
             TensorBoard, if TensorBoard and TensorFlow are installed.
         devices: The result of `keras_tokenlearner.training.distribution.scope`.
-        restart: Boolean, whether to delete the backup of an interrupted run and start again.
+        restart: Boolean, whether to ignore the backup of an interrupted run and start again. The
+            new run may also replace the results of another recipe.
 
     Returns:
         The test accuracy, in [0, 1]. If the model ends in a sigmoid: the area under the
-        precision-recall curve, averaged over the classes. Logits without activation count as the
-        logits of a softmax.
+        precision-recall curve, averaged over the classes. A model that ends in logits is trained as
+        if a softmax followed.
 
     Raises:
         ValueError: If a field of the recipe is out of range, or its data cannot be opened. Also if
-            the backup is of a run with other settings, or another run writes to the folder.
+            the backup is of a run with other settings, or another run writes to the folder. Also if
+            the run would replace the results of another recipe, or weights that the recipe reads.
         FloatingPointError: If the loss or a weight is not finite after an epoch.
     """
     check_bool("train", "restart", restart)
@@ -67,26 +79,30 @@ def train(
     devices = devices or Devices()
     output = check_path("train", "output", output)
     if not devices.writes:
-        return _train(recipe, output, devices)
+        return _train(recipe, output, devices, restart)
     output.mkdir(parents=True, exist_ok=True)
     with locked("train", output):
-        if restart:
-            (output / f"{recipe.model}.backup.npz").unlink(missing_ok=True)
-        return _train(recipe, output, devices)
+        return _train(recipe, output, devices, restart)
 
 
-def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
+def _train(recipe: Recipe[Data], output: Path, devices: Devices, restart: bool) -> float:
     """Train and evaluate by a recipe. The folder `output` exists."""
+    fields, name = fields_of("train", recipe), getattr(recipe, "output_name", recipe.model)
+    stated: dict[str, JSON] = {f"recipe.{field}": value for field, value in fields.items()}
+    stated["recipe"] = type(recipe).__name__
+    _check_output(stated, output, name, restart)
+    backup = output / f"{name}.backup.npz"
+    is_new = restart or not backup.is_file()
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()
-    model = recipe.build(len(train_data.class_names))
+    class_names = [str(each) for each in train_data.class_names]
+    model = recipe.build(len(class_names))
+    if isinstance(model, VisionModel) and model.class_names is None:
+        model.class_names = class_names  # for `predict` and `export` of the saved model
     test_batches = recipe.batches(test_data, model.input_shape[1:], training=False)
     if isinstance(test_batches, ImageBatches):  # a recipe's `batches` does not know the model
         test_batches.preprocessing = test_batches.preprocessing or preprocessing_of(model)
-    name = recipe.model
-    backup = output / f"{name}.backup.npz"
     loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
-    boards = _boards(output / f"{name}.tensorboard") if devices.writes else []
     loss, metric = _objective(model, recipe.label_smoothing)
     batches = recipe.batches(train_data, model.input_shape[1:], training=True)
     learner = recipe.learner(model) if hasattr(recipe, "learner") else model
@@ -99,15 +115,15 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     run = {
-        **{f"recipe.{field}": value for field, value in asdict(recipe).items()},
-        "recipe": type(recipe).__name__,
+        **stated,
         "backend": keras.backend.backend(),
         "training examples": len(train_data),
         "training data": identity_of(train_data),
         "test data": identity_of(test_data),
-        "class names": [str(each) for each in train_data.class_names],
+        "class names": class_names,
     }
-    resume = Resume(backup, batches, loggers=loggers, devices=devices, run=run)
+    resume = Resume(backup, batches, loggers=loggers, devices=devices, run=run, restart=restart)
+    boards = _boards(output / f"{name}.tensorboard", is_new) if devices.writes else []
     history = devices.fit(
         learner,
         batches,
@@ -126,13 +142,16 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
     weights = devices.weights(model)
     if devices.writes:
         with devices.alone():
-            trained = keras.models.clone_model(model)
-            trained.set_weights(weights)
-            alone = keras.Model(trained.input, trained.output)  # a model without optimizer state
-        digest = save_weights(alone, output / f"{name}.weights.h5")
+            trained = _without_optimizer(model)
+            set_weights(trained, weights)
+        digest = save_weights(trained, output / f"{name}.weights.h5")
+        with replacing(output / f"{name}.keras") as new:
+            trained.save(new)
         result = {
-            "recipe": asdict(recipe),
+            "recipe": fields,
+            "recipe_class": stated["recipe"],
             "backend": keras.backend.backend(),
+            "class_names": class_names,
             "test_examples": len(test_data),
             f"test_{metric.name}": score,
             f"last_train_{metric.name}": history[metric.name][-1],
@@ -141,6 +160,51 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
         write_text(output / f"{name}.json", json.dumps(result, indent=2) + "\n")
         backup.unlink(missing_ok=True)
     return score
+
+
+def _check_output(stated: Mapping[str, JSON], output: Path, name: str, restart: bool) -> None:
+    """Raise `ValueError` if a run would replace weights that it reads, or other results.
+
+    Args:
+        stated: The class of the recipe and its fields.
+        output: Folder for the results.
+        name: Start of the names of the results.
+        restart: Whether the run may replace the results of another recipe.
+    """
+    written = [output / f"{name}.{end}" for end in ("weights.h5", "keras")]
+    places = [os.path.realpath(path) for path in written]
+    for field, value in stated.items():
+        # A source may precede a path, as in "keras_tokenlearner:FILE".
+        paths = [value, value.partition(":")[2]] if isinstance(value, str) else []
+        if any(os.path.realpath(os.path.expanduser(path)) in places for path in paths):
+            field = field.removeprefix("recipe.")
+            raise ValueError(
+                f"train: `output` must be another folder, because the run would replace the file "
+                f"of `{field}`. Received: output={str(output)!r}, {field}={value!r}"
+            )
+    result, backup = output / f"{name}.json", output / f"{name}.backup.npz"
+    # While a backup exists, `Resume` compares the runs.
+    if restart or backup.is_file() or not any(path.is_file() for path in (*written, result)):
+        return
+    try:
+        found = json.loads(result.read_text(encoding="utf-8"))
+        saved = {f"recipe.{field}": value for field, value in found["recipe"].items()}
+        changed = changes({**saved, "recipe": found.get("recipe_class")}, stated)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        changed = [f"no readable {result.name}"]
+    if changed:
+        raise ValueError(
+            f"train: `output` has results of another recipe, {name}.*; pass another folder, or "
+            "`restart=True` (`--restart`) to replace them. "
+            f"Received: output={str(output)!r} with {'; '.join(changed)}"
+        )
+
+
+def _without_optimizer(model: keras.Model) -> keras.Model:
+    """Return an untrained copy of a model, without the state of an optimizer."""
+    if isinstance(model, VisionModel):  # `clone_model` would return a plain `keras.Model`
+        return type(model).from_config(model.get_config())
+    return keras.models.clone_model(uncompiled(model))
 
 
 def _objective(
@@ -158,8 +222,13 @@ def _objective(
     return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing), area
 
 
-def _boards(folder: Path) -> list[keras.callbacks.Callback]:
-    """Return Keras's callback for TensorBoard, if its libraries are installed."""
+def _boards(folder: Path, is_new: bool) -> list[keras.callbacks.Callback]:
+    """Return Keras's callback for TensorBoard, if its libraries are installed.
+
+    A new run deletes the logs of an earlier run, because TensorBoard would show both as one.
+    """
+    if is_new:
+        shutil.rmtree(folder, ignore_errors=True)
     if not all(map(importlib.util.find_spec, ("tensorboard", "tensorflow"))):
         return []
     return [keras.callbacks.TensorBoard(folder, write_graph=False)]

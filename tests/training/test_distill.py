@@ -88,6 +88,7 @@ def test_distill_losses_equal_a_manual_computation():
     )
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(("activation", "head"), HEADS)
 def test_distill_of_models_with_a_new_last_layer_compares_its_logits_and_inputs(activation, head):
     model = fine_tuned(activation, head)
@@ -217,6 +218,7 @@ def test_distill_cache_is_reused_for_the_same_inputs_only(tmp_path, monkeypatch)
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}
 
 
+@pytest.mark.once("torch")
 def test_distill_interrupted_continues_to_the_weights_of_an_uninterrupted_run(tmp_path):
     def run(backup, callbacks=(), **changes):
         keras.utils.clear_session()
@@ -337,3 +339,29 @@ def test_distill_of_models_without_top_and_pooling_lowers_the_loss():
     student = retrofit(model, at=1, num_tokens=4)
     history = distill(student, model, IMAGES, epochs=4, batch_size=8, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("train_all", [False, True])
+def test_distill_from_a_backup_of_a_student_with_other_frozen_blocks_raises(tmp_path, train_all):
+    model, images = teacher(), IMAGES[:8]
+    arguments = {"epochs": 1, "backup": tmp_path / "backup.npz", "train_all": train_all}
+    students = [retrofit(teacher(seed), at=1, num_tokens=4) for seed in (0, 1)]
+    distill(students[0], model, images, verbose=0, **arguments)
+    if train_all:  # the backup has these blocks too
+        distill(students[1], model, images, verbose=0, **arguments)
+        for array, same in zip(*(each.get_weights() for each in students), strict=True):
+            np.testing.assert_array_equal(array, same)
+        return
+    with pytest.raises(ValueError, match=r"Received: frozen blocks: '\w{24}', now '\w{24}'$"):
+        distill(students[1], model, images, verbose=0, **arguments)
+
+
+@pytest.mark.once("torch")
+def test_distill_of_a_teacher_of_another_width_needs_feature_weight_0(monkeypatch):
+    student, wide = retrofit(teacher(), at=1, num_tokens=4), teacher(hidden_dim=64)
+    history = distill(student, wide, IMAGES, epochs=1, batch_size=8, feature_weight=0.0, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    monkeypatch.setattr(keras.Model, "predict_on_batch", None)  # no teacher runs
+    with pytest.raises(ValueError, match=r"distill: .*feature_weight=0.*\(None, 32\) and .*, 64\)"):
+        distill(student, wide, IMAGES)

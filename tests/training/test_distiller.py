@@ -8,6 +8,7 @@ from keras_tokenlearner import Distiller, create_model, retrofit, with_tokens
 from keras_tokenlearner.data import ArrayImages, Batches, ImageBatches
 from keras_tokenlearner.data.video import VideoBatches, from_folder
 from keras_tokenlearner.training import Resume
+from keras_tokenlearner.training.distillation.answers import answers as tensors_of_the_loss
 from keras_tokenlearner.training.distillation.reconstruction import Reconstruction
 from keras_tokenlearner.training.distribution import scope
 from tests.data.video.files import write
@@ -408,3 +409,128 @@ def test_distiller_of_unsuitable_models_budgets_or_labels_raises():
     distiller = compiled(student, model, metrics=())
     with pytest.raises(ValueError, match="Distiller: .*`loss`.*outputs of shape"):
         distiller.fit(IMAGES, LABELS, verbose=0)
+
+
+def test_distiller_of_a_wider_teacher_with_feature_weight_0_learns_from_the_logits():
+    student, wide = retrofit(teacher(), at=1, num_tokens=4), teacher(hidden_dim=64)
+    distiller = compiled(student, wide, feature_weight=0.0)
+    history = distiller.fit(IMAGES, batch_size=8, epochs=4, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("of_student", "of_teacher", "arguments", "words"),
+    [
+        ({}, {"hidden_dim": 64}, {}, r"features.*feature_weight=0.*\(None, 32\) and \(None, 64\)"),
+        (
+            {"include_top": False, "class_token": True},
+            {"include_top": False, "class_token": True, "register_tokens": 1},
+            {},
+            "`student`.*Received: 1 and 2",
+        ),
+        (
+            {},
+            {"num_layers": 1},
+            {"reconstruction_weight": 1.0},
+            r"`reconstruction_weight`.*block_1 with output None instead of \(16, 32\)",
+        ),
+        (
+            {},
+            {"hidden_dim": 64},
+            {"reconstruction_weight": 1.0, "feature_weight": 0.0},
+            r"`reconstruction_weight`.*block_1 with output \(16, 64\)",
+        ),
+        (
+            {},
+            {"hidden_dim": 64},
+            {"behind": "block_0", "feature_weight": 0.0},
+            r"`behind`.*\(None, 16, 32\) and \(None, 16, 64\)",
+        ),
+    ],
+    ids=str,
+)
+def test_distiller_of_a_teacher_of_other_sizes_raises(of_student, of_teacher, arguments, words):
+    student, model = retrofit(teacher(**of_student), at=1, num_tokens=4), teacher(**of_teacher)
+    with pytest.raises(ValueError, match=f"Distiller: .*{words}"):
+        Distiller(student, model, **arguments)
+
+
+@pytest.mark.once("torch")
+def test_distiller_with_reconstruction_of_a_student_without_later_blocks_raises():
+    model = teacher()
+    student = retrofit(model, at=2, num_tokens=4)
+    with pytest.raises(ValueError, match="Distiller: `reconstruction_weight`.*Received: student"):
+        Distiller(student, model, reconstruction_weight=1.0)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("rotary", ["index", "centred", "learned"])
+def test_distiller_with_behind_and_rotary_positions_raises(rotary):
+    model = teacher(rotary=rotary)
+    with pytest.raises(ValueError, match="Distiller: `behind`.*`teacher`.*behind='block_0'"):
+        Distiller(retrofit(model, at=1, num_tokens=4), model, behind="block_0")
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("kind", ["int8", "lora"])
+def test_distiller_of_a_quantized_teacher_or_a_teacher_with_lora_raises(kind):
+    student, model = pair()
+    if kind == "int8":
+        model.get_layer("block_1").mlp.hidden.quantize("int8")
+    else:
+        model.get_layer("block_1").mlp.hidden.enable_lora(2)
+    with pytest.raises(ValueError, match="Distiller: `teacher` must have .*Received: model"):
+        Distiller(student, model)
+
+
+def test_distiller_of_a_head_with_an_adapted_normalization_normalises_as_the_teacher():
+    base = teacher(include_top=False, pooling="avg")
+    norm, features = keras.layers.Normalization(), NUMPY(base(IMAGES))
+    norm.adapt(features)
+    start = keras.initializers.RandomNormal(stddev=1.0, seed=0)
+    logits = keras.layers.Dense(10, kernel_initializer=start)(norm(base.output))
+    model = keras.Model(base.input, logits)
+    distiller = Distiller(retrofit(model, at=1, num_tokens=4), model)
+    found = distiller._teacher(IMAGES)["logits"]
+    np.testing.assert_allclose(NUMPY(found), NUMPY(model(IMAGES)), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"dropout_rate": 0.1}, "block_0/mlp/hidden_dropout"),
+        ({"attention_dropout_rate": 0.1}, "block_0/self_attention"),
+        ({"drop_path_rate": 0.1}, "block_1"),
+        ({}, "mine"),
+        ({}, "normalization"),
+        ({}, "regularized"),
+    ],
+    ids=str,
+)
+def test_distiller_with_budgets_of_a_student_that_changes_state_raises_on_jax(changes, part):
+    base = teacher(include_top=False, pooling="avg", **changes)
+    own = {
+        "mine": keras.layers.Dropout(0.1, name="mine"),
+        "normalization": keras.layers.BatchNormalization(name="normalization"),
+        "regularized": keras.layers.Identity(activity_regularizer="l2", name="regularized"),
+    }.get(part, keras.layers.Identity())
+    model = keras.Model(base.input, keras.layers.Dense(10, "softmax")(own(base.output)))
+    student = retrofit(model, at=1, num_tokens=4)
+    if keras.backend.backend() != "jax":
+        assert Distiller(student, model, budgets=(2, 4)).budgets == (2, 4)
+        return
+    with pytest.raises(ValueError, match=rf"Distiller: on JAX, `budgets`.*\(2, 4\) with .*{part}"):
+        Distiller(student, model, budgets=(2, 4))
+
+
+@pytest.mark.once("torch")
+def test_features_and_logits_of_a_head_called_twice_are_of_the_call_in_the_model():
+    inputs, head = keras.Input((4,)), keras.layers.Dense(3, "softmax", name="mine")
+    head(keras.layers.Rescaling(0.0)(inputs))
+    model = keras.Model(inputs, head(keras.layers.Rescaling(2.0)(inputs)))
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    found = tensors_of_the_loss(model, 0, []).predict(x, verbose=0)
+    np.testing.assert_allclose(found["features"], 2 * x, rtol=1e-6)
+    probabilities = NUMPY(keras.ops.softmax(found["logits"]))
+    np.testing.assert_allclose(probabilities, model.predict(x, verbose=0), atol=1e-6)

@@ -74,8 +74,8 @@ def test_student_of_a_frozen_teacher_is_trainable():
     assert not teacher.trainable_variables
 
 
-def test_set_trainable_flags_of_an_unknown_layer_raises():
+def test_set_trainable_flags_of_an_unknown_layer_has_no_effect():
+    """Files of earlier versions list parts whose names differ after loading: `softmax_12`."""
     model = create_model("vit_pico8", classes=3, **SHAPE)
-    with pytest.raises(ValueError, match="block_9/mlp"):
-        set_trainable_flags(model, {"block_0/mlp": False, "block_9/mlp": False})
-    assert trainable_flags(model) == {}
+    set_trainable_flags(model, {"block_0/mlp": False, "block_0/self_attention/softmax_99": False})
+    assert trainable_flags(model) == {"block_0/mlp": False}

@@ -167,6 +167,24 @@ def test_layer_decay_depth_of_a_token_learner_equals_the_depth_of_the_block_befo
     assert depths_of([*paths, "norm/gamma", "head/kernel"]) == [0, 1, 2, 2, 3, 4, 4]
 
 
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("paths", "depths"),
+    [
+        (["token_learner/a", "block_2/a", "head/kernel"], [2, 3, 4]),
+        (["block_0/a", "token_learner/a", "block_2/a", "norm/a"], [1, 2, 3, 4]),
+        (["embedding/a", "spatial_pooling/a", "block_1/a"], [0, 1, 2]),
+        (["embedding/a", "token_learner/a", "block_0/a"], [0, 0, 1]),
+        (["block_1/a", "token_learner/a", "head/kernel"], [2, 2, 3]),
+    ],
+    ids=str,
+)
+def test_layer_decay_depth_of_a_token_learner_behind_frozen_blocks_counts_these_blocks(
+    paths, depths
+):
+    assert depths_of(paths) == depths
+
+
 @pytest.mark.parametrize("head", ["dense/kernel", "dense_1/kernel", "dense_70/kernel"])
 def test_layer_decay_depth_of_a_custom_head_does_not_depend_on_its_automatic_number(head):
     paths = ["conv2d_3/kernel", "rotary_1/a", "block_0/a", "block_1/a", "block_2/a", head]

@@ -11,6 +11,7 @@ import pytest
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications import CATALOG
 from keras_tokenlearner.data import ArrayImages, named
+from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.training import RECIPES, describe, train
 from keras_tokenlearner.training.optimizers import adamw_linear, sgd
 from keras_tokenlearner.weights import save_weights
@@ -85,11 +86,13 @@ def test_distillation_recipe_trains_the_student_of_a_teacher(images, tmp_path, c
     assert 0 <= score <= 1
     printed = capsys.readouterr().out
     assert "v5e-8" in printed and "computed, not measured" in printed
-    rows = (tmp_path / "out" / "vit_pico8.csv").read_text().splitlines()
+    assert recipe.output_name == "vit_pico8_8at1"
+    rows = (tmp_path / "out" / "vit_pico8_8at1.csv").read_text().splitlines()
     assert len(rows) == 4 and "distillation_loss" in rows[0]
     student = recipe.build(classes=2)
     before = student.get_weights()
-    student.load_weights(tmp_path / "out" / "vit_pico8.weights.h5")
+    assert student.name == recipe.output_name
+    student.load_weights(tmp_path / "out" / "vit_pico8_8at1.weights.h5")
     assert any((a != b).any() for a, b in zip(before, student.get_weights(), strict=True))
     unused = {"gradient_accumulation_steps": 2}, {"ema_momentum": 0.9}, {"label_smoothing": 0.1}
     for changes in unused:
@@ -106,6 +109,43 @@ def test_distillation_recipe_without_the_weights_of_a_teacher_raises_before_open
         train(RECIPES["distill"](), tmp_path)
     with pytest.raises(ValueError, match="DistillationRecipe: `weights`.*Received: weights=''"):
         RECIPES["distill"]().build(classes=2)
+
+
+def accuracy_of(path, images, recipe):
+    """Return the accuracy of a saved model on test images."""
+    model = keras.saving.load_model(path)
+    batches = recipe.batches(images, model.input_shape[1:], training=False)
+    return np.mean(model.predict(batches, verbose=0).argmax(1) == images.labels)
+
+
+@pytest.mark.once("torch")
+def test_recipes_of_a_teacher_with_its_own_normalization_save_models_with_their_scores(
+    images, tmp_path
+):
+    """The weights of the teacher, loaded into the catalogue's model, would have other scores."""
+    rule = Preprocessing(mean=(0.9, 0.9, 0.9), std=(0.01, 0.01, 0.01))
+    shape = {"input_shape": (32, 32, 3), "preprocessing": rule, "class_token": True}
+    body = create_model("vit_pico8", classes=5, **shape)
+    folder = str(body.save_to_preset(tmp_path / "body"))
+    recipe = tiny("imagenet_384", model="vit_pico8", weights=folder, learning_rate=0.3)
+    score = train(recipe, tmp_path)
+    path = tmp_path / "vit_pico8.keras"
+    assert accuracy_of(path, images, recipe) == score
+    scale, same = (
+        model.get_layer("preprocessing").get_config()
+        for model in (body, keras.saving.load_model(path))
+    )
+    assert same == scale
+    small = {"model": "vit_pico8", "weights": str(path), "at": 1, "size": 32, "batch_size": 8}
+    recipe = RECIPES["distill"](**small, precision="float32", epochs=1, threads=1)
+    score = train(recipe, tmp_path)
+    student = tmp_path / "vit_pico8_16at1.keras"
+    assert accuracy_of(student, images, recipe) == score
+    assert keras.saving.load_model(student).get_layer("preprocessing").get_config() == scale
+    for changes in ({"size": 64}, {"precision": "mixed_bfloat16"}):
+        ((name, value),) = changes.items()
+        with pytest.raises(ValueError, match=f"`size` and `precision`.*{name}={value!r}"):
+            dataclasses.replace(recipe, **changes).build(classes=2)
 
 
 @pytest.mark.once("torch")

@@ -174,6 +174,7 @@ def test_full_disk_ends_training_and_keeps_the_backup(small, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["backup.npz"]
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("folder", ["file", "/sys"])
 def test_resume_in_an_unwritable_folder_raises_before_training(folder, small, tmp_path):
     model, batches, fit = small
@@ -186,6 +187,7 @@ def test_resume_in_an_unwritable_folder_raises_before_training(folder, small, tm
     np.testing.assert_array_equal(model.get_weights()[0], weights[0])
 
 
+@pytest.mark.once("torch")
 def test_resume_from_a_damaged_backup_raises(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
@@ -197,6 +199,7 @@ def test_resume_from_a_damaged_backup_raises(small, tmp_path):
         Resume(path, batches)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -233,7 +236,8 @@ def test_resume_from_an_edited_backup_raises(tmp_path, changes):
         Resume(path, batches, run={"seed": 0})
 
 
-def test_backup_overwritten_by_another_run_ends_the_run(small, tmp_path):
+@pytest.mark.once("torch")
+def test_resume_with_a_backup_overwritten_by_another_run_raises(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches), epochs=1)
@@ -246,6 +250,7 @@ def test_backup_overwritten_by_another_run_ends_the_run(small, tmp_path):
     assert Resume(path, batches).initial_epoch == 2
 
 
+@pytest.mark.once("torch")
 def test_resume_from_a_backup_of_another_model_raises(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
@@ -257,6 +262,7 @@ def test_resume_from_a_backup_of_another_model_raises(small, tmp_path):
         other.fit(batches, epochs=3, initial_epoch=2, callbacks=[resume], verbose=0)
 
 
+@pytest.mark.once("torch")
 def test_resume_from_a_backup_with_initial_epoch_0_raises(small, tmp_path):
     _, batches, fit = small
     fit(Resume(tmp_path / "backup.npz", batches), epochs=1)
@@ -264,6 +270,7 @@ def test_resume_from_a_backup_with_initial_epoch_0_raises(small, tmp_path):
         fit(Resume(tmp_path / "backup.npz", batches), initial_epoch=0)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("steps", [1, 3])
 def test_resume_with_more_or_fewer_steps_per_epoch_than_batches_raises_before_training(
     steps, small, tmp_path
@@ -335,6 +342,7 @@ def test_interrupted_run_resumes_in_the_same_process(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.once("torch")
 def test_resume_from_a_backup_with_other_settings_raises_and_lists_the_differences(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
@@ -343,3 +351,20 @@ def test_resume_from_a_backup_with_other_settings_raises_and_lists_the_differenc
     with pytest.raises(ValueError, match="learning_rate: 0.1, now 0.2") as caught:
         Resume(path, batches, run={"learning_rate": 0.2, "seed": 0})
     assert "seed" not in str(caught.value) and "--restart" in str(caught.value)
+
+
+def test_resume_with_restart_ignores_the_file_and_replaces_it_when_training_starts(small, tmp_path):
+    _, batches, fit = small
+    path = tmp_path / "backup.npz"
+    fit(Resume(path, batches, run={"seed": 0}), epochs=1)
+    before = path.read_bytes()
+    resume = Resume(path, batches, run={"seed": 1}, restart=True)
+    assert resume.initial_epoch == 0 and path.read_bytes() == before
+    fit(resume, epochs=2)
+    assert Resume(path, batches, run={"seed": 1}).initial_epoch == 2
+
+
+@pytest.mark.once("torch")
+def test_resume_with_a_run_that_is_no_json_raises(small, tmp_path):
+    with pytest.raises(ValueError, match="Resume: `run`.*Received: run="):
+        Resume(tmp_path / "backup.npz", small[1], run={"data": tmp_path})

@@ -21,7 +21,7 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.cli import app
 from keras_tokenlearner.data import ArrayImages, Batches, FileImages, load_fashion_mnist, named
 from keras_tokenlearner.data.video.lists import VideoList
-from keras_tokenlearner.models import Preprocessing
+from keras_tokenlearner.models import Preprocessing, VisionTransformer
 from keras_tokenlearner.training import (
     RECIPES,
     FashionMnistRecipe,
@@ -31,7 +31,7 @@ from keras_tokenlearner.training import (
     train,
     with_settings,
 )
-from keras_tokenlearner.training.check_recipe import check_recipe
+from keras_tokenlearner.training.check_recipe import check_recipe, fields_of
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.identity import identity_of
 from keras_tokenlearner.weights import load_weights, save_weights
@@ -72,8 +72,11 @@ def test_train_saves_a_model_with_the_reported_accuracy(trained, few):
     with h5py.File(folder / f"{recipe.model}.weights.h5") as file:
         assert "layers" in file and "optimizer" not in file
     batches = recipe.batches(few[1], model.input_shape[1:], training=False)
-    right = model.predict(batches, verbose=0).argmax(1) == few[1].labels
-    assert np.mean(right) == pytest.approx(accuracy, abs=0.011)
+    found = model.predict(batches, verbose=0)
+    assert np.mean(found.argmax(1) == few[1].labels) == pytest.approx(accuracy, abs=0.011)
+    loaded = keras.saving.load_model(folder / f"{recipe.model}.keras")
+    assert isinstance(loaded, VisionTransformer) and not loaded.compiled
+    np.testing.assert_allclose(loaded.predict(batches, verbose=0), found, atol=1e-5)
 
 
 def interrupt(recipe, folder, monkeypatch):
@@ -101,7 +104,7 @@ def test_train_interrupted_continues_to_the_results_of_an_uninterrupted_run(
     train(recipe, tmp_path / "unbroken")
     files = sorted(file.name for file in tmp_path.iterdir() if file.is_file())
     assert files == [
-        f"vit_pico8.{end}" for end in ("csv", "json", "weights.h5", "weights.h5.sha256")
+        f"vit_pico8.{end}" for end in ("csv", "json", "keras", "weights.h5", "weights.h5.sha256")
     ]
     for name in ("vit_pico8.csv", "vit_pico8.json"):
         assert (tmp_path / name).read_text() == (tmp_path / "unbroken" / name).read_text()
@@ -133,6 +136,42 @@ def test_train_during_another_run_or_with_other_settings_raises(few, tmp_path, m
     assert (tmp_path / "vit_pico8.backup.npz").read_bytes() == backup
     train(replace(recipe, seed=1, epochs=1), tmp_path, restart=True)
     assert json.loads((tmp_path / "vit_pico8.json").read_text())["recipe"]["seed"] == 1
+
+
+@pytest.mark.once("torch")
+def test_train_in_a_folder_with_results_of_another_recipe_raises_before_data_are_opened(tmp_path):
+    recipe = FashionMnistRecipe(model="vit_pico8", data="nothing")
+    result = {"recipe": fields_of("train", recipe), "recipe_class": "FashionMnistRecipe"}
+    stated = tmp_path / "vit_pico8.json"
+    for found, changed in (
+        ({**result, "recipe": {**result["recipe"], "seed": 1}}, "recipe.seed: 1, now 0"),
+        ({**result, "recipe_class": "Other"}, "recipe: 'Other', now 'FashionMnistRecipe'"),
+        ([], "no readable vit_pico8.json"),
+    ):
+        stated.write_text(json.dumps(found))
+        with pytest.raises(ValueError, match=f"train: `output`.*--restart.* with {changed}$"):
+            train(recipe, tmp_path)
+        with pytest.raises(ValueError, match="data='nothing'"):
+            train(recipe, tmp_path, restart=True)
+    stated.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match="data='nothing'"):
+        train(recipe, tmp_path)
+    stated.unlink()
+    (tmp_path / "vit_pico8.weights.h5").touch()
+    with pytest.raises(ValueError, match="no readable vit_pico8.json"):
+        train(recipe, tmp_path)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("source", ["", "keras_tokenlearner:"])
+@pytest.mark.parametrize("end", ["weights.h5", "keras"])
+def test_train_that_would_replace_the_weights_of_its_recipe_raises(source, end, tmp_path):
+    weights = f"{source}{tmp_path}/../{tmp_path.name}/vit_pico8.{end}"
+    recipe = RECIPES["imagenet_384"](model="vit_pico8", weights=weights, data="nothing")
+    with pytest.raises(ValueError, match="train: `output`.* of `weights`.*weights='"):
+        train(recipe, tmp_path, restart=True)
+    with pytest.raises(ValueError, match="data='nothing'"):
+        train(recipe, tmp_path / "other")
 
 
 @dataclass(frozen=True)
@@ -208,13 +247,26 @@ def test_train_command_with_restart_deletes_a_backup_with_other_settings(interru
     settings = {"model": "vit_pico8", "epochs": 1, "warmup_epochs": 0, "batch_size": 160, "seed": 9}
     arguments = ["train", "fashion_mnist", "--output", str(tmp_path / "run")]
     arguments += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    logs = tmp_path / "run" / "vit_pico8.tensorboard" / "old"
+    logs.mkdir(parents=True)
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, ValueError)
     assert "recipe.seed: 0, now 9" in str(done.exception) and "--restart" in str(done.exception)
+    assert logs.exists()
     done = CliRunner().invoke(app, [*arguments, "--restart"])
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "run" / "vit_pico8.json").read_text())["recipe"]["seed"] == 9
-    assert not (tmp_path / "run" / "vit_pico8.backup.npz").exists()
+    assert not (tmp_path / "run" / "vit_pico8.backup.npz").exists() and not logs.exists()
+
+
+@pytest.mark.once("torch")
+def test_train_with_restart_and_a_wrong_recipe_keeps_the_backup(interrupted, tmp_path):
+    backup = tmp_path / "run" / "vit_pico8.backup.npz"
+    before = backup.read_bytes()
+    for wrong in ({"data": "nothing"}, {"warmup_epochs": 2}):
+        with pytest.raises(ValueError, match="nothing|warmup"):
+            train(replace(interrupted, **wrong), tmp_path / "run", restart=True)
+    assert backup.read_bytes() == before
 
 
 @pytest.mark.once("torch")
@@ -303,7 +355,7 @@ def test_train_interrupted_in_any_of_its_last_five_steps_can_be_continued(
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(os, "replace", replaced)
             patch.setattr(os, "unlink", unlinked)
-            train(recipe, tmp_path)
+            train(recipe, tmp_path, restart=not count)
         load_weights(create_model("vit_pico8", classes=10), tmp_path / ends[1])
         assert Resume(tmp_path / backup, Batches((few[0].images,), 160)).initial_epoch == 1
     assert steps == [ends[0], ends[1], ends[0], ends[2]]
@@ -329,6 +381,7 @@ def test_train_tensorboard_losses_equal_the_losses_in_the_csv_file(trained):
         np.testing.assert_allclose(values, [float(row[column]) for row in rows], rtol=1e-5)
 
 
+@pytest.mark.once("torch")
 def test_weight_decay_spares_biases_norms_and_positions():
     optimizer = FashionMnistRecipe().optimizer(10)
     model = create_model("tokenlearner_nano4_8at2", classes=10)
@@ -357,6 +410,7 @@ def test_recipe_settings_of_a_wrong_name_or_type_raise(setting, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), "0.5"])
 def test_layer_decay_out_of_range_raises_in_recipes_and_optimizers(value):
     for check in (
@@ -368,6 +422,7 @@ def test_layer_decay_out_of_range_raises_in_recipes_and_optimizers(value):
         assert f"layer_decay={value!r}" in str(caught.value)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("value", [1, 1.0, 0.5, 1e-5, np.float32(0.5)])
 def test_layer_decay_in_its_interval_is_valid_in_recipes_and_optimizers(value):
     check_recipe("train", RECIPES["imagenet_384"](layer_decay=value))
@@ -417,6 +472,21 @@ class OwnRecipe(FashionMnistRecipe):
     note: Optional[str] = None  # noqa: UP045, as in older code
     sizes: tuple[int, ...] = (1, 2)
     rate: int | float = 0.5
+
+
+@pytest.mark.once("torch")
+def test_recipe_fields_for_a_json_file_are_plain_values():
+    recipe = OwnRecipe(data=Path("folder"), learning_rate=np.float32(0.5), note="text")
+    found = fields_of("train", recipe)
+    assert (found["data"], found["learning_rate"], found["note"]) == ("folder", 0.5, "text")
+    assert found["sizes"] == [1, 2] and json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("value", [print, b"text", {(1, 2): 3}, {1, 2}], ids=str)
+def test_train_with_a_field_that_is_no_json_value_raises_before_data_are_opened(value, tmp_path):
+    with pytest.raises(ValueError, match="train: `note`.*Received: note="):
+        train(OwnRecipe(data="nothing", note=value), tmp_path)
 
 
 # Types of fields are strings here, as in modules with `from __future__ import annotations`.

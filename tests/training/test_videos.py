@@ -57,8 +57,12 @@ def test_video_recipe_trains_a_model_that_evaluate_accepts(folder, tmp_path):
     (row,) = json.loads(run("evaluate", name, "--data", folder, *weights, "--json"))
     assert (row["videos"], row["skipped"], row["top5"]) == (4, 1, 1.0)
     assert row["top1"] == row["mean_class"] == 1.0
-    table = run("evaluate", name, "--data", folder, *weights)
+    table = run("evaluate", tmp_path / "out" / f"{name}.keras", "--data", folder)
     assert re.search(r"4 +1 +100\.00% +100\.00% +100\.00%", table)
+    assert keras.saving.load_model(tmp_path / "out" / f"{name}.keras").class_names == (
+        "dark",
+        "light",
+    )
 
 
 def test_charades_recipe_learns_several_labels_per_video(folder):
@@ -153,6 +157,16 @@ def test_avid_recipe_trains_and_evaluates_with_its_protocol(folder):
     assert test.protocol == {"clips": 1, "crops": 1, "stride": 1, "frame_rate": 12}
     row = evaluate_videos(model, test, verbose=0)
     assert row["videos"] == 4 and 0 <= row["mean_class"] <= 1
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("x2plus1d_pic", "'x2plus1d_pico'.*model='x2plus1d_pic'"), ("vit_b16", "videos.*'vit_b16'")],
+)
+def test_video_recipe_of_an_unknown_model_or_of_an_image_model_raises(name, words):
+    with pytest.raises(ValueError, match=f"VideosRecipe: `model`.*{words}"):
+        VideosRecipe(model=name).build(classes=2)
 
 
 @pytest.mark.once("torch")

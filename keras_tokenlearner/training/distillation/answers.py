@@ -1,11 +1,14 @@
 """Builds models that return all tensors of the distillation loss: logits, features and blocks."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.features import Call, with_calls
 from keras_tokenlearner.models.head import head_of, logits_of
 
 PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", names.FEATURES
@@ -14,7 +17,7 @@ PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", names.FEATURES
 def answers(
     model: keras.Model, num_prefix_tokens: int, blocks: list[str], behind: str | None = None
 ) -> keras.Model:
-    """Return a model with the same layers, whose outputs are the tensors of the distillation loss.
+    """Return a model of the same layers that outputs the tensors of the distillation loss.
 
     Args:
         model: A functional model, with a classifier or without: see `head_of`.
@@ -24,34 +27,43 @@ def answers(
             for the input of `model`.
 
     Returns:
-        A `keras.Model` that returns a dictionary. `predictions` is the output of `model`.
-        `features`, (B, C), is the input of the head, or the output of a model without head. Without
-        head and pooling, `features` are the prefix tokens and the average of the other tokens,
-        (B, P + 1, C). `logits`, (B, classes), is the output of the head before its activation, if
-        there is a head. The names of `blocks` are the keys of the outputs of these blocks.
+        A `keras.Model` that returns a dictionary:
+
+        * `predictions`: the output of `model`.
+        * `features`: with a head, the input of the head, (B, C). Without a head, the output of the
+          model, (B, C). Instead of tokens, (B, P + N, C), the prefix tokens and the average of the
+          other tokens, (B, P + 1, C).
+        * `logits`: with a head, its output before the activation, (B, classes).
+        * The names of `blocks`: the outputs of these blocks.
     """
-    outputs = {PREDICTIONS: model.output, FEATURES: _features(model, num_prefix_tokens)}
     head = head_of(model)
+    model, calls = with_calls(model)
+    call = None if head is None else calls[head.name]
+    outputs = {PREDICTIONS: model.output, FEATURES: _features(model, call, num_prefix_tokens)}
     if head is not None:
-        logits = logits_of(head)
+        logits = logits_of(head, calls[head.name])
         if logits is model.output:
             # Keras cannot cut a model behind a layer if two of its outputs are the same tensor.
             logits = layers.Identity(dtype="float32", name=f"{head.name}_outputs")(logits)
         outputs[LOGITS] = logits
-    outputs |= {block: model.get_layer(block).output for block in blocks}
-    inputs = model.input if behind is None else model.get_layer(behind).output
+    outputs |= {block: calls[block].outputs for block in blocks}
+    # An input layer has no call.
+    inputs = calls[behind].outputs if behind in calls else model.input
     return keras.Model(inputs, outputs, name=f"{model.name}_answers")
 
 
 def features_of(model: keras.Model, num_prefix_tokens: int) -> keras.Model:
     """Return the part of a model whose output is the `features` of `answers`."""
-    return keras.Model(model.input, _features(model, num_prefix_tokens))
-
-
-def _features(model: keras.Model, num_prefix_tokens: int) -> keras.KerasTensor:
     head = head_of(model)
-    if head is not None:
-        return head.input
+    model, calls = with_calls(model)
+    call = None if head is None else calls[head.name]
+    return keras.Model(model.input, _features(model, call, num_prefix_tokens))
+
+
+def _features(model: keras.Model, call: Call | None, num_prefix_tokens: int) -> keras.KerasTensor:
+    """Return the inputs of the head, in its `call`. Without a head, pool the outputs of a model."""
+    if call is not None:
+        return call.inputs
     if len(model.output.shape) == 2:
         return layers.Identity(name=FEATURES)(model.output)
     return PrefixAndAverage(num_prefix_tokens, name=FEATURES)(model.output)
@@ -91,7 +103,7 @@ def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
 
 
 def with_kept_features(
-    trained: keras.Model, teacher: keras.Model
+    trained: keras.Model, teacher: keras.Model, features_shape: Sequence[int] | None = None
 ) -> tuple[keras.Model, keras.Model]:
     """Return student and teacher for `Distiller.of_answers`, with stored features as an input.
 
@@ -100,9 +112,12 @@ def with_kept_features(
     Args:
         trained: The model that `answers` returned for the student.
         teacher: A model, with a classifier or without. Only its head is copied.
+        features_shape: Shape of the teacher's features, without the batch axis. Defaults to the
+            shape of the student's features.
     """
     x = keras.Input(trained.input_shape[1:], name="x")
-    features = keras.Input(trained.output[FEATURES].shape[1:], name=FEATURES)
+    shape = trained.output[FEATURES].shape[1:] if features_shape is None else features_shape
+    features = keras.Input(shape, name=FEATURES)
     taught = {FEATURES: layers.Identity(dtype="float32")(features)}
     head = head_of(teacher)
     if head is not None:

@@ -1,26 +1,35 @@
 """Checks a student and its teacher before distillation."""
 
+import math
 from collections.abc import Sequence
 
 import keras
 
-from keras_tokenlearner._checks import check_ints, check_model
+from keras_tokenlearner._checks import check_ints, check_model, check_not_negative
 from keras_tokenlearner._errors import listed
-from keras_tokenlearner.layers import TokenFuser, TokenLearner
+from keras_tokenlearner.layers import PrefixTokens, TokenFuser, TokenLearner
+from keras_tokenlearner.layers.composite import parts_of
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import FUSERS
+from keras_tokenlearner.models.features import with_calls
 from keras_tokenlearner.models.head import check_logits
 from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.models.reduction import before_reducer
+from keras_tokenlearner.models.retrofit import weights_problem
 from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.training.distillation.answers import features_of
 
 
-def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None:
+def check_models(
+    owner: str, student: keras.Model, teacher: keras.Model, feature_weight: float
+) -> None:
     """Raise `ValueError` unless student and teacher have the same input and output shapes.
 
     If the outputs are tokens, (B, N, C), their number N may differ. Both models or neither must
-    have a head. Both or neither must end in a sigmoid.
+    have a head. Both or neither must end in a sigmoid. The shapes of the features must be equal,
+    unless `feature_weight` is 0.
     """
+    check_not_negative(owner, "feature_weight", feature_weight)
     before_reducer(owner, student)
     check_model(owner, "teacher", teacher, functional=True)
     tokens = len(student.output_shape) == 3
@@ -42,6 +51,37 @@ def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None
             f"Received: activations {activations[0]} and {activations[1]}, with a dense layer: "
             f"{heads[0]} and {heads[1]}"
         )
+    if feature_weight:
+        _check_features(owner, student, teacher, tokens)
+
+
+def _check_features(owner: str, student: keras.Model, teacher: keras.Model, tokens: bool) -> None:
+    """Raise `ValueError` unless the features of student and teacher have the same shape.
+
+    If the outputs are tokens, the numbers of prefix tokens must be equal too.
+    """
+    prefix = Structure(owner, student).num_prefix_tokens
+    shapes = [features_of(model, prefix).output_shape for model in (student, teacher)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{owner}: the features of `student` and `teacher` must have the same shape. Pass the "
+            "ViT that the student was made from, or feature_weight=0. "
+            f"Received: features {shapes[0]} and {shapes[1]}"
+        )
+    of_teacher = sum(x.num_tokens for x in teacher.layers if isinstance(x, PrefixTokens))
+    if tokens and of_teacher != prefix:
+        raise ValueError(
+            f"{owner}: `student` and `teacher` must have the same number of prefix tokens. Pass "
+            "the ViT that the student was made from, or feature_weight=0. "
+            f"Received: {prefix} and {of_teacher}"
+        )
+
+
+def check_copied(teacher: keras.Model) -> None:
+    """Raise `ValueError` if the weights of a teacher cannot be copied."""
+    problem = weights_problem(teacher)
+    if problem:
+        raise ValueError(f"Distiller: {problem.replace('`model`', '`teacher`')}")
 
 
 def ends_in_sigmoid(model: keras.Model) -> bool:
@@ -49,8 +89,13 @@ def ends_in_sigmoid(model: keras.Model) -> bool:
     return last_activation(model)[0] == "sigmoid"
 
 
-def blocks_behind(layout: Structure, student: keras.Model) -> list[str]:
-    """Return the names of the student's blocks after the reducer, which run on fewer tokens."""
+def blocks_behind(layout: Structure, student: keras.Model, teacher: keras.Model) -> list[str]:
+    """Return the names of the student's blocks after the reducer, which run on fewer tokens.
+
+    Raises:
+        ValueError: If there are no such blocks. Also if the teacher lacks one of the blocks, or
+            the block has other outputs than the reconstruction.
+    """
     if any(layout.numbered(kind) for kind in FUSERS):
         raise ValueError(
             "Distiller: `reconstruction_weight` must be 0 for a student with fusers, which "
@@ -58,19 +103,62 @@ def blocks_behind(layout: Structure, student: keras.Model) -> list[str]:
         )
     before = {layer.name for layer in before_reducer("Distiller", student).layers}
     found = [layer.name for layer in student.layers if layer.name not in before]
-    return [name for name in found if names.block_index(name) is not None]
+    blocks = [name for name in found if names.block_index(name) is not None]
+    if not blocks:
+        raise ValueError(
+            "Distiller: `reconstruction_weight` must be 0 for a student without blocks after the "
+            f"TokenLearner. Received: student {student.name!r}"
+        )
+    tokens = layout.num_prefix_tokens + math.prod(layout.grid)
+    _, calls = with_calls(teacher)
+    for name in blocks:
+        wanted = (tokens, student.get_layer(name).output.shape[-1])
+        has = calls[name].outputs.shape[1:] if name in calls else None
+        if has != wanted:
+            raise ValueError(
+                "Distiller: `reconstruction_weight` must be 0, unless `teacher` has the student's "
+                "blocks with all tokens. Pass the ViT that the student was made from. Received: "
+                f"{name} with output {has} instead of {wanted}"
+            )
+    return blocks
 
 
-def check_behind(student: keras.Model, teacher: keras.Model, behind: str | None) -> None:
-    """Raise `ValueError` unless `behind` is a layer of both models, before the reducer."""
+def part_behind(student: keras.Model, teacher: keras.Model, behind: str | None) -> keras.Model:
+    """Return the part of the teacher that takes the output of the layer `behind` as its input.
+
+    With `behind=None`, the part is the whole teacher. It shares the teacher's layers.
+
+    Raises:
+        ValueError: If `behind` is not a layer of both models, before the reducer. Also if later
+            layers need more than the output of this layer.
+    """
     if behind is None:
-        return
+        return keras.Model(teacher.input, teacher.output, name=teacher.name)
     before = {layer.name for layer in before_reducer("Distiller", student).layers}
     if behind not in before or behind not in {layer.name for layer in teacher.layers}:
         raise ValueError(
             "Distiller: `behind` must be the name of a layer that student and teacher both have, "
             f"and that precedes the TokenLearner. Received: behind={behind!r}"
         )
+    parts = []
+    for name, model in (("student", student), ("teacher", teacher)):
+        whole, calls = with_calls(model)
+        start = calls[behind].outputs if behind in calls else whole.input
+        try:
+            parts.append(keras.Model(start, whole.output, name=model.name))
+        except ValueError as error:  # Keras finds no path to the output
+            raise ValueError(
+                f"Distiller: `behind` must be None for this `{name}`. Its later layers also need "
+                "other outputs of earlier layers, such as a table of rotary positions. "
+                f"Received: behind={behind!r}, {name} {model.name!r}"
+            ) from error
+    shapes = [part.input_shape for part in parts]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "Distiller: `behind` must be a layer whose outputs have the same shape in student and "
+            f"teacher. Received: behind={behind!r} with outputs {shapes[0]} and {shapes[1]}"
+        )
+    return parts[1]
 
 
 def check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, ...]:
@@ -90,10 +178,25 @@ def check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, ..
             "Distiller: `budgets` needs a student without TokenFuser; pass fuser='unpool' or "
             f"fuser='reproject' to retrofit. Received: budgets={budgets} with {listed(fusers)}"
         )
-    dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]
-    if dropout and keras.backend.backend() == "jax":
+    found = [path for path, part, _ in parts_of(student) if _changes(part)]
+    # A layer that contains one of these layers is also in the list.
+    changing = [path for path in found if not any(x.startswith(f"{path}/") for x in found)]
+    if changing and keras.backend.backend() == "jax":
         raise ValueError(
-            "Distiller: on JAX, `budgets` needs a student without dropout, built with "
-            f"dropout_rate=0. Received: budgets={budgets} with dropout in {dropout}"
+            "Distiller: on JAX, `budgets` needs a student without dropout, random layers, "
+            "BatchNormalization and activity regularizers. Build the student with dropout rates "
+            f"of 0, and change your own layers. Received: budgets={budgets} with "
+            f"{listed(changing)}"
         )
     return budgets
+
+
+def _changes(part: keras.Layer) -> bool:
+    """Return whether a layer changes its state in a training step.
+
+    On JAX, the branches of `keras.ops.switch` must not change state. The state of a random
+    generator is in `variables`, but not in `weights`.
+    """
+    changed = keras.layers.BatchNormalization | keras.layers.SpectralNormalization
+    random = len(part.variables) > len(part.weights)
+    return random or isinstance(part, changed) or part.activity_regularizer is not None

@@ -12,6 +12,7 @@ from keras_tokenlearner._checks import (
     check_not_negative,
     check_positive,
 )
+from keras_tokenlearner.models.state import set_weights
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import Policy
 from keras_tokenlearner.training.distillation.answers import (
@@ -23,10 +24,11 @@ from keras_tokenlearner.training.distillation.answers import (
 )
 from keras_tokenlearner.training.distillation.checks import (
     blocks_behind,
-    check_behind,
     check_budgets,
+    check_copied,
     check_models,
     ends_in_sigmoid,
+    part_behind,
 )
 from keras_tokenlearner.training.distillation.reconstruction import Reconstruction
 
@@ -57,18 +59,21 @@ class Distiller(keras.Model):
     Args:
         student: A model with a TokenLearner or another reducer, for example from
             `retrofit(teacher, ...)`. Training changes its weights.
-        teacher: The plain model, with the same inputs and outputs.
+        teacher: The plain model, with the same inputs and outputs, and float weights without LoRA.
         temperature: Float, divides the logits before the softmax.
-        feature_weight: Float, weight of the features; the weight of the logits is 1.
+        feature_weight: Float, weight of the features; the weight of the logits is 1. With 0, the
+            shapes of the features may differ.
         label_weight: Float in [0, 1], weight of the labels.
-        reconstruction_weight: Float, weight of the reconstructed tokens; 0 for none.
+        reconstruction_weight: Float, weight of the reconstructed tokens; 0 for none. Otherwise the
+            student has blocks after the reducer, and the teacher has the same blocks.
         budgets: Numbers of tokens. Each training step draws one number for the student's
             TokenLearner. Afterwards `with_tokens(student, n)` returns a model with `n` tokens.
             `None` for all tokens in all steps. Needs `retrofit(..., token_start="grid")`.
         seed: Integer, decides the draws of `budgets`.
         behind: Name of a layer of both models, for example `"block_2"`. Pass outputs of this layer
             to `fit`, computed beforehand, instead of images. The layers up to `behind` do not run
-            and do not change. `None` for the usual inputs of the models.
+            and do not change. `None` for the usual inputs of the models. A teacher with rotary
+            positions needs `None`.
         name: Name of the distiller.
 
     Attributes:
@@ -77,7 +82,7 @@ class Distiller(keras.Model):
     Raises:
         ValueError: If the shapes or the last activations of the models do not match, or an argument
             is out of range. Also if a model inside the student or the teacher computes the
-            probabilities.
+            probabilities. Also if the teacher is quantized or has LoRA weights.
 
     Example:
 
@@ -107,7 +112,8 @@ class Distiller(keras.Model):
         behind: str | None = None,
         name: str = "distiller",
     ) -> None:
-        check_models("Distiller", student, teacher)
+        check_models("Distiller", student, teacher, feature_weight)
+        check_copied(teacher)
         seed = check_int("Distiller", "seed", seed, minimum=0)
         layout = Structure("Distiller", student)
         # The dtype decides whether `compile` scales losses. Inputs are not cast to this dtype.
@@ -115,13 +121,11 @@ class Distiller(keras.Model):
         self._set_weights_of_losses(
             temperature, feature_weight, label_weight, reconstruction_weight
         )
-        blocks = blocks_behind(layout, student) if reconstruction_weight else []
+        blocks = blocks_behind(layout, student, teacher) if reconstruction_weight else []
         prefix = layout.num_prefix_tokens
-        check_behind(student, teacher, behind)
-        start = teacher.input if behind is None else teacher.get_layer(behind).output
-        upper = keras.Model(start, teacher.output, name=teacher.name)
+        upper = part_behind(student, teacher, behind)
         copy = keras.models.clone_model(upper)
-        copy.set_weights(upper.get_weights())
+        set_weights(copy, upper.get_weights())
         of_teacher = answers(copy, prefix, blocks)
         of_teacher.trainable = False
         # Untracked by Keras: otherwise `fit` would train all layers of the student, also the layers
@@ -249,7 +253,9 @@ class Distiller(keras.Model):
         given = cast("dict[str, keras.KerasTensor]", y_pred)
         found = {name: ops.cast(tensor, "float32") for name, tensor in given.items()}
         # `keras.distillation` has no losses of single examples, which `sample_weight` needs.
-        losses = self.feature_weight * _mean_square(taught[FEATURES] - found[FEATURES])
+        # With weight 0, the shapes of the features may differ.
+        error = taught[FEATURES] - found[FEATURES] if self.feature_weight else found[FEATURES]
+        losses = self.feature_weight * _mean_square(error)
         if LOGITS in found:
             losses = losses + self._of_logits(taught[LOGITS], found[LOGITS])
         if self._reconstructions:

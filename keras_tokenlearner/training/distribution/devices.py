@@ -98,13 +98,14 @@ class Devices:
         """
         check_keras_distribution("Devices.fit")
         self._prepare(model)
+        data = [batches]
         if validation_data is not None:
             validation_data = self._batches(validation_data, validation_batch_size)
+            data.append(validation_data)
         if not self.writes:
             arguments["verbose"] = 0
-        batches = self._share(batches)
         arguments["callbacks"] = [*self._callbacks(), *arguments.get("callbacks", ())]
-        with reading_errors(batches, validation_data), self._fitting(model):
+        with self._sharing(*data), reading_errors(*data), self._fitting(model):
             return model.fit(batches, shuffle=False, validation_data=validation_data, **arguments)
 
     def evaluate(
@@ -123,7 +124,7 @@ class Devices:
         """
         self._prepare(model)
         batches = self._batches(data, batch_size)
-        with reading_errors(batches):
+        with self._sharing(batches), reading_errors(batches):
             return model.evaluate(batches, callbacks=self._callbacks(), verbose=0, return_dict=True)
 
     def predict(self, model: keras.Model, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
@@ -131,7 +132,9 @@ class Devices:
         self._prepare(model)
         padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.replicas, axis=0)])
         batches = self._batches((padded,), batch_size)
-        return self._gather(model.predict(batches, verbose=0), batches.batch_size)[: len(x)]
+        with self._sharing(batches):
+            outputs = model.predict(batches, verbose=0)
+        return self._gather(outputs, batches.batch_size)[: len(x)]
 
     def weights(self, model: keras.Model) -> list[np.ndarray]:
         """Return the result of `model.get_weights`, collected from all devices."""
@@ -156,8 +159,27 @@ class Devices:
         """Return the outputs of all processes in the order of the examples."""
         return outputs
 
-    def _share(self, batches: Batches) -> Batches:
-        """Return this process's part of batches, or raise `ValueError` for indivisible batches."""
+    @contextlib.contextmanager
+    def _sharing(self, *data: Batches) -> Iterator[None]:
+        """Return a context in which batches return this process's part.
+
+        Raises:
+            ValueError: If the batches cannot be divided.
+        """
+        for batches in data:
+            self._check_share(batches)
+        ours = [batches for batches in data if isinstance(batches, Batches)]
+        before = [(batches.shard, batches.alone, batches.ordered) for batches in ours]
+        for batches in ours:
+            batches.shard, batches.alone, batches.ordered = self._shard(), self.alone, True
+        try:
+            yield
+        finally:  # the user may pass the batches to `model.fit` afterwards
+            for batches, state in zip(ours, before, strict=True):
+                batches.shard, batches.alone, batches.ordered = state
+
+    def _check_share(self, batches: Batches) -> None:
+        """Raise `ValueError` for batches that cannot be divided among the processes."""
         if isinstance(batches, Batches):
             last = batches.batch_size * len(batches) - len(batches.arrays[0])
             for size in (batches.batch_size, max(last, 0)):
@@ -168,13 +190,11 @@ class Devices:
                         f"Received: {len(batches.arrays[0])} examples, "
                         f"batch_size={batches.batch_size}"
                     )
-            batches.shard, batches.alone, batches.ordered = self._shard(), self.alone, True
         elif self.processes > 1:
             raise ValueError(
                 "Devices: `batches` must be a keras_tokenlearner.data.Batches for training in "
                 f"several processes. Received: {type(batches).__name__}"
             )
-        return batches
 
     def _shard(self) -> tuple[int, int]:
         """Return the index of this process's part of every batch, and the number of parts."""
@@ -183,9 +203,9 @@ class Devices:
     def _batches(self, data: Batches | tuple[np.ndarray, ...], batch_size: int) -> Batches:
         """Return batches of all examples in some arrays, with about `batch_size` examples each."""
         if isinstance(data, Batches):
-            return self._share(data)
+            return data
         batch_size = -(-min(batch_size, len(data[0])) // self.replicas) * self.replicas
-        return self._share(Batches(data, batch_size, shuffle=False, partial=True))
+        return Batches(data, batch_size, shuffle=False, partial=True)
 
 
 def check_keras_distribution(owner: str) -> None:

@@ -93,11 +93,12 @@ class JaxDevices(Devices):
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
+        before = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
         try:
             yield
         finally:
-            keras.distribution.set_distribution(self.distribution)
+            keras.distribution.set_distribution(before)
 
     def to_numpy(self, variable: keras.Variable) -> np.ndarray:
         value = variable.value

@@ -13,7 +13,7 @@ from keras_tokenlearner.training.distribution.devices import Devices, batch_norm
 
 
 def several() -> bool:
-    """Return whether this machine has several GPUs, or the environment names a cluster or a TPU."""
+    """Return whether this machine has several GPUs, or `TF_CONFIG` or `TPU_NAME` is set."""
     named = "TF_CONFIG" in os.environ or "TPU_NAME" in os.environ
     return named or len(tf.config.list_logical_devices("GPU")) > 1
 

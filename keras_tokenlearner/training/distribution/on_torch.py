@@ -22,8 +22,8 @@ def data_parallel() -> "TorchDevices":
     if not distributed.is_torchelastic_launched():
         raise ValueError(
             "scope: data_parallel on PyTorch needs one process per device; start the "
-            "processes by torchrun --nproc-per-node=N -m keras_tokenlearner.cli train ... "
-            "Received: TORCHELASTIC_RUN_ID=None, which torchrun sets"
+            "processes by `torchrun --nproc-per-node=N -m keras_tokenlearner.cli train RECIPE`. "
+            "Received: no environment variable TORCHELASTIC_RUN_ID; torchrun sets it"
         )
     if not distributed.is_initialized():
         if torch.cuda.is_available():

@@ -5,7 +5,8 @@ It also reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing
 frozen dataclass with these members is a `Recipe`.
 
 An optional method `learner(model)` returns another model that contains `model`, such as a
-`Distiller`. `train` then fits this other model.
+`Distiller`. `train` then fits this other model. An optional attribute `output_name` is the start of
+the names of the results, instead of `model`.
 """
 
 from keras_tokenlearner.training.recipes.ablations import (

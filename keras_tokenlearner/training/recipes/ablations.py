@@ -11,9 +11,9 @@ from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 class PlaceRecipe(PretrainingRecipe):
     """Pre-training with the TokenLearner at different positions: Figure 4.
 
-    Command: `keras-tokenlearner train place --set at=BLOCKS`, for 0, 3, 6, 9 of 12 blocks.
-    Compare with the plain model, `train pretraining --set model=vit_b16`. Afterwards run `evaluate`
-    with the metric `few_shot`.
+    Command: `keras-tokenlearner train place --set at=BLOCKS --output FOLDER`, for 0, 3, 6, 9 of 12
+    blocks, each with its own folder. Compare with the plain model, `train pretraining --set
+    model=vit_b16`. Afterwards run `evaluate` with the metric `few_shot`.
 
     Expected, from section 3.3: after half of the blocks, almost the accuracy of the plain model at
     almost half its cost. After three quarters of the blocks, a higher accuracy than the plain
@@ -53,7 +53,8 @@ class FuserRecipe(ImageNet384Recipe):
 class PoolingRecipe(ImageNet512Recipe):
     """Fine-tuning of ViT L/16 with alternatives to the TokenLearner: Table 5.
 
-    Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE`.
+    Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE --output
+    FOLDER`, with a folder for each reducer.
 
     Expected, from section 3.5: pooling is less accurate than the plain model. The TokenLearner is a
     little more accurate than the plain model. The paper does not state the position of pooling. We
@@ -77,8 +78,8 @@ class PoolingRecipe(ImageNet512Recipe):
 class FuserAlternativesRecipe(ImageNet384Recipe):
     """Fine-tuning of ViT B/16 with alternatives to the TokenFuser: Figure 7.
 
-    Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE`, with
-    `token_fuser`, `unpool` and `reproject`.
+    Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE
+    --output FOLDER`, with `token_fuser`, `unpool` and `reproject`, each with its own folder.
 
     Expected, from section 3.5: `unpool` is less accurate than the TokenFuser. `reproject` is as
     accurate as the TokenFuser, at a higher cost. The figure prints no numbers.

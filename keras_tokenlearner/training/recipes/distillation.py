@@ -6,8 +6,10 @@ import keras
 
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
+from keras_tokenlearner.applications.load import load_model
 from keras_tokenlearner.data import Images
 from keras_tokenlearner.models import retrofit
+from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.training.distillation import needs
 from keras_tokenlearner.training.distillation.distiller import Distiller
 from keras_tokenlearner.training.optimizers import adamw
@@ -23,9 +25,14 @@ class DistillationRecipe(ImageNet384Recipe):
     prints an estimate of time and memory on ImageNet for several machines. We have not run this
     recipe on ImageNet.
 
+    FILE may be the result of another recipe, such as `trained/vit_s16.keras` of `imagenet_384`.
+    Pass the `size` and `precision` of that recipe too. The results have the name of the student.
+    This name ends in `_16at6` for 16 tokens after 6 blocks.
+
     Attributes:
-        model: Name of the teacher in the catalogue. Output files have this name too.
-        weights: Required. Weights of the teacher, with its head, for `create_model`.
+        model: Name of the teacher in the catalogue.
+        weights: Required. Weights of the teacher, with its head, for `create_model`. Or the path of
+            a `.keras` file with the teacher.
         at: Blocks before the TokenLearner.
         num_tokens: Number of learned tokens.
         budgets: Numbers of tokens, joined by `+` as in `4+8+16`. Each step trains with one of these
@@ -69,13 +76,19 @@ class DistillationRecipe(ImageNet384Recipe):
                 )
         self._budgets()  # raises an error before the data and the models take time
 
+    @property
+    def output_name(self) -> str:
+        """Name of the student. The name of the teacher would replace the teacher's files."""
+        return f"{self.model}_{self.num_tokens}at{self.at}"
+
     def open(self) -> tuple[Images, Images]:
         """Return the training images and the test images."""
         self._check_weights()  # before the data take time
         return super().open()
 
     def _build(self, classes: int) -> keras.Model:
-        return retrofit(self._teacher(classes), self.at, self.num_tokens)
+        teacher = self._teacher(classes)
+        return retrofit(teacher, self.at, self.num_tokens, name=self.output_name)
 
     def _check_weights(self) -> None:
         if not self.weights:
@@ -86,16 +99,33 @@ class DistillationRecipe(ImageNet384Recipe):
 
     def _teacher(self, classes: int) -> keras.Model:
         self._check_weights()
-        # Given `classes`, `create_model` would replace a head of other classes by a random head.
-        teacher = create_model(
-            self.model, weights=self.weights, input_shape=(self.size, self.size, 3)
-        )
+        if str(self.weights).endswith(".keras"):
+            teacher = self._loaded()
+        else:
+            # Given `classes`, `create_model` would replace a head of other classes by a random
+            # head.
+            teacher = create_model(
+                self.model, weights=self.weights, input_shape=(self.size, self.size, 3)
+            )
         found = teacher.output_shape[-1]
         if found != classes:
             raise ValueError(
                 f"{type(self).__name__}: `weights` must have a head of the {classes} classes of "
                 "`data`; first fine-tune the teacher, as by the recipe imagenet_384. "
                 f"Received: weights={self.weights!r} with {found} classes"
+            )
+        return teacher
+
+    def _loaded(self) -> keras.Model:
+        """Return the teacher of a `.keras` file. The file decides its size and precision."""
+        teacher = load_model(self.weights, owner=type(self).__name__)
+        policy = Structure(type(self).__name__, teacher).block.dtype_policy.name
+        shape = (None, self.size, self.size, 3)
+        if teacher.input_shape != shape or policy != self.precision:
+            raise ValueError(
+                f"{type(self).__name__}: `size` and `precision` must be as in the file of the "
+                f"teacher, which has inputs {teacher.input_shape} and precision {policy}. "
+                f"Received: size={self.size}, precision={self.precision!r}"
             )
         return teacher
 

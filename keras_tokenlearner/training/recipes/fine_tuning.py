@@ -20,7 +20,7 @@ _CROP = 0.05  # smallest share of an image's area, from ViT's code
 
 
 class CommonArguments(TypedDict):
-    """The arguments that every optimizer of a recipe receives."""
+    """Optimizer arguments for layer decay, gradient accumulation and weight averages."""
 
     layer_decay: float
     gradient_accumulation_steps: int | None
@@ -154,7 +154,7 @@ class ImageNet384Recipe(RecipeFields):
         return sgd(self.learning_rate, steps, self.warmup_steps, **self.common())
 
     def common(self) -> CommonArguments:
-        """Return the arguments that every optimizer of this recipe receives."""
+        """Return optimizer arguments for layer decay, gradient accumulation and weight averages."""
         return {
             "layer_decay": self.layer_decay,
             "gradient_accumulation_steps": self.gradient_accumulation_steps

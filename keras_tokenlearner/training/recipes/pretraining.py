@@ -20,7 +20,7 @@ class PretrainingRecipe(ImageNet384Recipe):
     takes 300 epochs, a learning rate of 0.003 and a weight decay of 0.3.
 
     Expected after JFT-300M: the few-shot accuracies of Figure 6 of the TokenLearner paper, which
-    prints no numbers. Measure them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics
+    prints no numbers. Measure them with `keras-tokenlearner evaluate trained/NAME.keras --metrics
     few_shot`. We have not trained these models.
 
     Adam with decoupled weight decay 0.1, 10,000 steps of warm-up and linear decay are ViT's values.

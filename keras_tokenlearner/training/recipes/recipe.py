@@ -46,7 +46,7 @@ class Recipe(Protocol[Data]):
     """The members that `train` needs in every recipe. A recipe is a frozen dataclass.
 
     Attributes:
-        model: Name of the model.
+        model: Name of the model. The names of the results start with it.
         epochs: Epochs over the training data.
         batch_size: Examples per step.
         learning_rate: The highest learning rate.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import CATALOG, create_model
@@ -79,7 +80,15 @@ class VideosRecipe(RecipeFields):
 
     def build(self, classes: int) -> keras.Model:
         """Return the model, not yet compiled."""
-        frames, height, width, channels = CATALOG[self.model].input_shape
+        owner = type(self).__name__
+        check_choice(owner, "model", self.model, list(CATALOG), "`keras-tokenlearner models`")
+        shape = CATALOG[self.model].input_shape
+        if len(shape) != 4:
+            raise ValueError(
+                f"{owner}: `model` must be a model for videos, such as "
+                f"'tokenlearner_x2plus1d_pico'. Received: model={self.model!r} for images"
+            )
+        frames, height, width, channels = shape
         shape = (self.frames or frames, self.size or height, self.size or width, channels)
         return create_model(
             self.model,

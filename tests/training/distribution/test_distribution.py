@@ -114,6 +114,30 @@ class FourReplicas(Devices):
     replicas = 4
 
 
+@pytest.mark.once("torch")
+def test_batches_after_fit_and_evaluate_of_devices_have_their_state_from_before():
+    class Second(Devices):
+        processes, process = 2, 1
+
+    devices, seen = Second(), []
+
+    class Seen(Batches):
+        def __getitem__(self, index):
+            seen.append((self.shard, self.ordered, self.alone == devices.alone))
+            return super().__getitem__(index)
+
+    training, test = (Seen((np.ones((8, 2)), np.ones((8, 1))), 4) for _ in range(2))
+    before = [(batches.shard, batches.ordered, batches.alone) for batches in (training, test)]
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    devices.fit(model, training, test, verbose=0)
+    devices.evaluate(model, test)
+    with pytest.raises(ZeroDivisionError):
+        devices.fit(model, training, callbacks=[keras.callbacks.LambdaCallback(lambda *_: 1 / 0)])
+    found = [(batches.shard, batches.ordered, batches.alone) for batches in (training, test)]
+    assert found == before and set(seen) == {((1, 2), True, True)}
+
+
 @pytest.mark.parametrize(("rows", "batch_size", "partial"), [(32, 6, False), (34, 8, True)])
 def test_batches_not_divisible_by_devices_raise(rows, batch_size, partial):
     batches = Batches((np.zeros((rows, 2)),), batch_size, partial=partial)
@@ -231,6 +255,17 @@ def test_first_data_parallel_fit_or_evaluate_on_torch_with_a_metric_that_is_no_m
     np.testing.assert_array_equal(model.get_weights()[0], before)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="only on jax: its distributions")
+def test_alone_of_devices_restores_the_distribution_that_it_found():
+    with scope("data_parallel") as devices:
+        with devices.alone():
+            assert keras.distribution.distribution() is None
+        assert keras.distribution.distribution() is devices.distribution
+    with devices.alone():
+        pass
+    assert keras.distribution.distribution() is None
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="only on jax: its devices")
 def test_model_parallel_size_that_does_not_divide_the_devices_raises():
     with (
@@ -243,7 +278,7 @@ def test_model_parallel_size_that_does_not_divide_the_devices_raises():
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: its torchrun")
 def test_data_parallel_without_torchrun_raises():
     with (
-        pytest.raises(ValueError, match="TORCHELASTIC_RUN_ID=None"),
+        pytest.raises(ValueError, match="Received: no .*TORCHELASTIC_RUN_ID"),
         scope("data_parallel"),
     ):
         pass
