@@ -103,6 +103,29 @@ def _taps_inside(size: int, positions: int, kernel: int, stride: int, dilation: 
 
 
 @count.register
+def _(layer: layers.Softmax, shape: Shape) -> Cost:
+    return _softmax(shape)
+
+
+@count.register
+def _(layer: layers.Dot, one: Shape, other: Shape) -> Cost:
+    axes = (layer.axes, layer.axes) if isinstance(layer.axes, int) else layer.axes
+    output = layer.compute_output_shape([(None, *one), (None, *other)])[1:]
+    return Cost(prod(output) * (None, *one)[axes[0]])
+
+
+@count.register
+def _(layer: layers.Attention, query: Shape, value: Shape, key: Shape | None = None) -> Cost:
+    """Return the cost of `Attention`, and of `AdditiveAttention`, a subclass."""
+    pairs, channels = prod(query[:-1]) * value[-2], query[-1]
+    cost = Cost(pairs * value[-1]) + _softmax((pairs,))
+    scale = 0 if layer.scale is None else 1
+    if isinstance(layer, layers.AdditiveAttention) or layer.score_mode == "concat":
+        return cost + _each(6 + scale, (pairs, channels))  # a sum, tanh, and the sum of channels
+    return cost + Cost(pairs * channels) + _each(scale, (pairs,))
+
+
+@count.register
 def _(
     layer: layers.MultiHeadAttention,
     query: Shape,
@@ -110,18 +133,29 @@ def _(
     key: Shape | None = None,
 ) -> Cost:
     value = value or query
-    (length, width), (others, _) = query, value
-    query_dim, value_dim = layer.key_dim * layer.num_heads, layer.value_dim * layer.num_heads
-    projections = Cost(length * width * query_dim + others * value[-1] * (query_dim + value_dim))
-    products = Cost(length * others * (query_dim + value_dim))
-    output = Cost(length * value_dim * width)
-    cheap = _each(1, (length, query_dim)) + _softmax((layer.num_heads, length, others))
-    positions = (length, others, others, length)
+    key = key or value
+    width, query_dim, value_dim = (
+        query[-1],
+        layer.key_dim * layer.num_heads,
+        layer.value_dim * layer.num_heads,
+    )
+    queries, keys = prod(query[:-1]), prod(value[:-1])
+    # For more axes than (tokens, channels), the layer may attend over some of the axes only.
+    pairs = queries * prod(value[axis - 1] for axis in layer.attention_axes)
+    output = layer.compute_output_shape((None, *query), (None, *value))[len(query) :]
+    projections = Cost(queries * width * query_dim + keys * key[-1] * query_dim)
+    projections += Cost(keys * value[-1] * value_dim + queries * value_dim * prod(output))
+    products = Cost(pairs * (query_dim + value_dim))
+    cheap = _each(1, (queries, query_dim)) + _softmax((layer.num_heads, pairs))
+    positions = (queries, keys, keys, queries)
     dense = layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense
     for count_of, part in zip(positions, dense, strict=True):
         if part.bias is not None:
             cheap += _each(count_of, part.bias.shape)
-    return projections + products + output + cheap
+    if layer.get_config()["use_gate"]:  # a dense layer with sigmoid, and its product
+        projections += Cost(queries * width * value_dim)
+        cheap += _each(5 + layer.use_bias, (queries, value_dim))
+    return projections + products + cheap
 
 
 @count.register
@@ -131,10 +165,13 @@ def _(
     value: Shape | None = None,
     key: Shape | None = None,
     rotation: Shape | None = None,
+    key_bias: Shape | None = None,
 ) -> Cost:
     # The cost of Keras's layer. The next lines add the costs of our options.
     cost = count.dispatch(layers.MultiHeadAttention)(layer, query, value, key)
-    length, others = query[0], (value or query)[0]
+    length, others = prod(query[:-1]), prod((value or query)[:-1])
+    if key_bias is not None:
+        cost += _each(layer.num_heads, (length, others))
     queries, keys = (
         (length, layer.num_heads, layer.key_dim),
         (others, layer.num_heads, layer.key_dim),
@@ -278,10 +315,10 @@ def _(layer: own.MixerBlock, shape: Shape) -> Cost:
 @count.register
 def _(layer: own.TransformerBlock, shape: Shape, rotation: Shape | None = None) -> Cost:
     branches = [*layer.self_attention_branch, *layer.mlp_branch]
-    rotated = () if rotation is None else (shape, shape, rotation)
+    rotated = {} if rotation is None else {"rotation": rotation}
     return (
         count(layer.attention_norm, shape)
-        + count(layer.self_attention, shape, *rotated)
+        + count(layer.self_attention, shape, **rotated)
         + count(layer.mlp_norm, shape)
         + count(layer.mlp, shape)
         + sum((count(part, shape) for part in branches), Cost())
@@ -291,9 +328,9 @@ def _(layer: own.TransformerBlock, shape: Shape, rotation: Shape | None = None) 
 
 
 @count.register
-def _(layer: own.TokenLearner, shape: Shape) -> Cost:
+def _(layer: own.TokenLearner, shape: Shape, num_tokens: int | None = None) -> Cost:
     frames, height, width = _grid(layer, shape)
-    channels, count_tokens = shape[-1], layer.num_tokens
+    channels, count_tokens = shape[-1], num_tokens or layer.num_tokens
     volume = layer.over == "space_time"
     pixels = (frames, height, width) if volume else (height, width)
     repeats = 1 if volume else frames

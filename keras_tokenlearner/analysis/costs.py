@@ -12,6 +12,11 @@ from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.models.features import uncompiled
 
 Shape: TypeAlias = tuple[int, ...]  # of one example, without the batch axis
+# Operations of `keras.ops` that multiply and add, by class name. They have no rules.
+_PRODUCTS = (
+    *("Conv", "ConvTranspose", "DepthwiseConv", "Dot", "DotProductAttention", "Einsum", "Inner"),
+    *("Matmul", "SeparableConv", "Tensordot", "Vdot"),
+)
 
 
 @dataclass(frozen=True)
@@ -126,8 +131,8 @@ def costs(model: keras.Model) -> ModelCosts:
         12. `layers` has the `Cost` of every layer. Print the `ModelCosts` for a table.
 
     Raises:
-        ValueError: If a size is not known, or a layer with weights has no rule. Add rules with
-            `count.register`.
+        ValueError: If a size is not known, or a layer with weights or a product of `keras.ops` has
+            no rule. Add rules for layers with `count.register`.
 
     Example:
 
@@ -136,6 +141,13 @@ def costs(model: keras.Model) -> ModelCosts:
     32
     """
     check_model("costs", "model", model)
+    return ModelCosts(model.name, _of_graph(uncompiled(model)))
+
+
+def _of_graph(
+    model: keras.Model, inputs: Sequence[keras.KerasTensor] | None = None
+) -> dict[str, Cost]:
+    """Return the cost of each layer of a functional model, for the shapes of some inputs."""
     found: dict[str, Cost] = {}
 
     def call(layer: keras.Layer, *args: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
@@ -148,11 +160,19 @@ def costs(model: keras.Model) -> ModelCosts:
             found[name] = earlier + cost
         return _Call(layer)(*args, **kwargs)
 
+    wanted = keras.tree.flatten(model.input)
+    new = [
+        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=own.name)
+        for x, own in zip(inputs or wanted, wanted, strict=True)
+    ]
     # No other public function of Keras passes each call of a graph to a function.
     keras.models.clone_model(
-        uncompiled(model), clone_function=lambda layer: layer, call_function=call
+        model,
+        input_tensors=keras.tree.pack_sequence_as(model.input, new),
+        clone_function=lambda layer: layer,
+        call_function=call,
     )
-    return ModelCosts(model.name, found)
+    return found
 
 
 class _Call(keras.Operation):
@@ -172,21 +192,37 @@ def _of_call(
     layer: keras.Layer, args: Sequence[keras.KerasTensor], kwargs: Mapping[str, Any]
 ) -> dict[str, Cost]:
     """Return the cost of a call by layer name: one layer, or the layers of a nested model."""
-    if isinstance(layer, keras.Model):
-        return {f"{layer.name}/{name}": cost for name, cost in costs(layer).layers.items()}
     if not isinstance(layer, keras.Layer):
+        if type(layer).__name__ in _PRODUCTS:
+            raise ValueError(
+                "costs: products must be in layers; put the operation into a layer, and add a rule "
+                "for it with `@count.register`. "
+                f"Received: operation {layer.name!r} of class {type(layer).__name__}"
+            )
         return {}
-    shapes = [_known(layer, x.shape) for x in _tensors(layer, args, kwargs)]
-    return {layer.name: dataclasses.replace(count(layer, *shapes), params=layer.count_params())}
-
-
-def _tensors(
-    layer: keras.Layer, args: Sequence[keras.KerasTensor], kwargs: Mapping[str, Any]
-) -> list[keras.KerasTensor]:
-    """Return the tensors of a call in the order of the layer's signature, except for masks."""
     given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
-    values = [value for name, value in given.items() if not name.endswith("mask")]
-    return [x for x in keras.tree.flatten(values) if isinstance(x, keras.KerasTensor)]
+    given = {name: value for name, value in given.items() if not name.endswith("mask")}
+    rule = count.dispatch(type(layer))
+    if isinstance(layer, keras.Model) and rule is count.dispatch(keras.Layer):
+        check_model("costs", "model", layer)
+        counted = _of_graph(uncompiled(layer), _tensors(list(given.values())))
+        return {f"{layer.name}/{name}": cost for name, cost in counted.items()}
+    shapes: list[Shape] = []
+    named: dict[str, Any] = {}
+    for name, value in given.items():
+        found = [_known(layer, x.shape) for x in _tensors(value)]
+        is_single = isinstance(value, keras.KerasTensor)
+        if name in inspect.signature(rule).parameters and (is_single or not found):
+            named[name] = found[0] if is_single else value
+        else:
+            shapes += found
+    cost = count(layer, *shapes, **named)
+    return {layer.name: dataclasses.replace(cost, params=layer.count_params())}
+
+
+def _tensors(value: Any) -> list[keras.KerasTensor]:
+    """Return the symbolic tensors in a nested structure, in order."""
+    return [x for x in keras.tree.flatten(value) if isinstance(x, keras.KerasTensor)]
 
 
 def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
@@ -200,15 +236,20 @@ def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
 
 
 @singledispatch
-def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
+def count(
+    layer: keras.layers.Layer, *shapes: Shape, **named: Shape | bool | int | float | str | None
+) -> Cost:
     """Return the `Cost` of a layer for one example, by the rule for the class of the layer.
 
     A rule is a function that `@count.register` decorates. `keras_tokenlearner.analysis.cost_rules`
-    has rules for layers of Keras and of this package.
+    has rules for layers of Keras and of this package. `costs` passes the shapes of a call in their
+    order. A parameter of a rule may have the name of an argument of the call. `costs` then passes
+    the shape or value of this argument by name.
 
     Args:
         layer: A built `keras.layers.Layer`.
         *shapes: Shapes of the inputs of the layer, without the batch axis. Leave out masks.
+        **named: Shapes or values of arguments of the call, by name.
 
     Raises:
         ValueError: If a layer with weights has no rule.

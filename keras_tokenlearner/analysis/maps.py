@@ -7,8 +7,9 @@ import numpy as np
 from keras_tokenlearner._checks import Shape, check_model
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.layers.grids import resolve_grid
-from keras_tokenlearner.models.features import uncompiled
+from keras_tokenlearner.models.features import uncompiled, with_calls
 from keras_tokenlearner.models.retrofit import weights_problem
+from keras_tokenlearner.models.state import set_weights
 
 
 def token_maps(
@@ -161,7 +162,7 @@ def _with_maps(owner: str, model: keras.Model, learners: Sequence[TokenLearner])
         return both if arguments.get("return_maps") else both[0]
 
     copy = keras.models.clone_model(uncompiled(model), call_function=call)
-    copy.set_weights(model.get_weights())
+    set_weights(copy, model.get_weights())
     maps = []
     for learner in learners:
         sizes = _sizes(learner, found[learner.name].shape)
@@ -195,12 +196,13 @@ def _learned(
             f"{owner}: `images` must have the input shape of the model, {wanted}, with any batch "
             f"size. Received: images of shape {images.shape}"
         )
-    inputs = keras.Model(model.inputs, learner.input).predict(
-        images, batch_size=batch_size, verbose=0
-    )
+    copy, calls = with_calls(model)
+    call = calls[learner.name]
+    inputs = keras.Model(copy.inputs, call.inputs).predict(images, batch_size=batch_size, verbose=0)
     found = []
     for start in range(0, len(inputs), batch_size):
-        both = learner(inputs[start : start + batch_size], return_maps=True)
+        batch = {"inputs": inputs[start : start + batch_size], "return_maps": True}
+        both = learner(**{**call.arguments, **batch})
         found.append([keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in both])
     tokens, maps = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
     return tokens, maps.reshape(len(maps), *_sizes(learner, maps.shape))
@@ -210,6 +212,12 @@ def learner_of(owner: str, model: keras.Model, layer: str | None = None) -> Toke
     """Return the TokenLearner named `layer`, or the first, or raise `ValueError` without one."""
     check_model(owner, "model", model)
     learners = _learners(model)
+    inside = model_with_learners(model)
+    if not learners and inside is not None:
+        raise ValueError(
+            f"{owner}: `model` must have its TokenLearner among its own layers; pass the model "
+            f"inside it. Received: model {model.name!r}, which contains the model {inside.name!r}"
+        )
     if not learners:
         raise ValueError(
             f"{owner}: `model` has no TokenLearner; pass a `tokenlearner_*` model of the "
@@ -221,6 +229,14 @@ def learner_of(owner: str, model: keras.Model, layer: str | None = None) -> Toke
             f"Received: layer={layer!r}, model {model.name!r}"
         )
     return learners[layer] if layer else next(iter(learners.values()))
+
+
+def model_with_learners(model: keras.Model) -> keras.Model | None:
+    """Return the first model with a TokenLearner: `model`, or a model inside it, or `None`."""
+    if _learners(model):
+        return model
+    parts = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    return next((found for part in parts if (found := model_with_learners(part))), None)
 
 
 def _learners(model: keras.Model) -> dict[str, TokenLearner]:

@@ -3,6 +3,7 @@ from collections.abc import Collection, Iterator
 from importlib import resources
 from typing import Unpack
 
+from keras_tokenlearner._checks import check_choice, check_is
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.analysis.costs import ModelCosts, costs
 from keras_tokenlearner.applications import create_model
@@ -52,17 +53,21 @@ def module_costs(unit: str) -> ModelCosts:
 
 
 def paper_costs(tables: Collection[str] | None = None) -> Iterator[dict[str, str]]:
-    """Yield our count next to each cost that the paper prints for its own models.
+    """Return our count next to each cost that the paper prints for its own models.
 
     Args:
-        tables: Tables to count, such as `("1", "4")`; all if `None`.
+        tables: Numbers of tables as strings, such as `("1", "4")`; all if `None`.
 
-    Yields:
-        A dictionary with the keys `COLUMNS` for every printed row. `paper_gflops` and
-        `paper_mparams` are the printed values, or empty. `gflops` and `mparams` (millions) are
-        counted from the built model. `note` is empty or has a remark, for example where the paper
-        contradicts itself. Image models have 1000 classes. Video models have 400 classes, or 887 in
-        Table 10. Tables 10 to 12 are counted by `Cost.bottleneck_flops`, others by `paper_flops`.
+    Returns:
+        An iterator over the printed rows. It counts a row when the row is requested. A row is a
+        dictionary with the keys `COLUMNS`. `paper_gflops` and `paper_mparams` are the printed
+        values, or empty. `gflops` and `mparams` (millions) are counted from the built model. `note`
+        is empty or has a remark, for example where the paper contradicts itself. Image models have
+        1000 classes. Video models have 400 classes, or 887 in Table 10. Tables 10 to 12 are counted
+        by `Cost.bottleneck_flops`, others by `paper_flops`.
+
+    Raises:
+        ValueError: If `tables` is no collection of tables with costs.
 
     Example:
 
@@ -70,18 +75,28 @@ def paper_costs(tables: Collection[str] | None = None) -> Iterator[dict[str, str
     '3.44'
     """
     file = resources.files("keras_tokenlearner.analysis") / "paper_costs.csv"
-    table = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
-    rows = [row for row in table if not tables or row["table"] in tables]
-    for row in rows:
-        model = row["model"]
-        if model.startswith(MODULE):
-            found = module_costs(model.removeprefix(MODULE))
-        else:
-            classes = 887 if "x2plus1d" in model else 400 if "vivit" in model else 1000
-            found = catalog_costs(model, classes=classes)
-        if int(row["table"]) < 10:
-            row |= {"gflops": f"{found.paper_gflops:.2f}", "mparams": f"{found.params / 1e6:.1f}"}
-        else:
-            gflops, mparams = found.bottleneck_gflops, found.params / 1e6
-            row |= {"gflops": f"{gflops:.2f}", "mparams": f"{mparams:.3f}"}
-        yield {column: row[column] for column in COLUMNS}
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    if tables is not None:
+        kinds = (tuple, list, set, frozenset)
+        check_is("paper_costs", "tables", tables, kinds, "a tuple of strings")
+        known = dict.fromkeys(row["table"] for row in rows)
+        for one in tables:
+            check_choice("paper_costs", "tables", one, known, whole=tables)
+        rows = [row for row in rows if row["table"] in tables]
+    return map(_counted, rows)
+
+
+def _counted(row: dict[str, str]) -> dict[str, str]:
+    """Return a row of the file with our count."""
+    model = row["model"]
+    if model.startswith(MODULE):
+        found = module_costs(model.removeprefix(MODULE))
+    else:
+        classes = 887 if "x2plus1d" in model else 400 if "vivit" in model else 1000
+        found = catalog_costs(model, classes=classes)
+    if int(row["table"]) < 10:
+        row |= {"gflops": f"{found.paper_gflops:.2f}", "mparams": f"{found.params / 1e6:.1f}"}
+    else:
+        gflops, mparams = found.bottleneck_gflops, found.params / 1e6
+        row |= {"gflops": f"{gflops:.2f}", "mparams": f"{mparams:.3f}"}
+    return {column: row[column] for column in COLUMNS}

@@ -84,7 +84,7 @@ class Batches(keras.utils.PyDataset):
         self.ordered = False
         self.alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._order: tuple[int | None, np.ndarray] = (None, np.empty(0, int))
-        self._in_epoch, self._count = False, 0
+        self._in_epoch, self._count, self._last_count = False, 0, 0
         self._places: dict[int, int] = {}
 
     def __len__(self) -> int:
@@ -97,7 +97,10 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int:
-        self._places = {}  # a new epoch: Keras reads `num_batches` when an epoch starts
+        # Keras reads `num_batches` before it reads batches, and after it read one for its shapes.
+        self._places = {}
+        if self._count:
+            self._last_count, self._count = self._count, 0
         return len(self)
 
     def place(self, index: int) -> int:
@@ -128,7 +131,7 @@ class Batches(keras.utils.PyDataset):
         return order
 
     def on_epoch_begin(self) -> None:
-        self._in_epoch, self._count = True, 0
+        self._in_epoch = True
 
     def on_epoch_end(self) -> None:
         self.epoch += 1
@@ -166,7 +169,8 @@ class ReadBatches(Batches, Generic[Example]):
         labels: For `on_error="skip"`: array of shape (n,) or (n, classes), to find other rows of a
             class.
         on_error: `"raise"` or `"skip"`. With `"skip"`, another row of the same class replaces a
-            row for which `read` raises `ValueError`. A warning after the epoch names the row.
+            row for which `read` raises `ValueError`. For labels of shape (n, classes), a row of
+            other classes is the last choice. A warning after the epoch names the row.
         **kwargs: Arguments of `Batches`.
 
     Attributes:
@@ -212,13 +216,15 @@ class ReadBatches(Batches, Generic[Example]):
             raise
 
     def on_epoch_end(self) -> None:
-        # Keras also reads one batch to find out shapes. This reading is no epoch: no warning.
-        if self._skipped_now and (not self._in_epoch or self._count >= len(self)):
+        # Keras also reads one batch to find out shapes, then `num_batches`. This reading is no
+        # epoch: no warning. An epoch may be as short, with `steps_per_epoch`.
+        is_epoch = self._count or self._last_count >= len(self) or not self._in_epoch
+        if self._skipped_now and is_epoch:
             some = [f"{name} ({self.skipped[name]})" for name in sorted(self._skipped_now)]
             others = f"; and {len(some) - 10} more, listed in `skipped`" * (len(some) > 10)
             warnings.warn(
                 f"{type(self).__name__}: {len(some)} of {len(self.arrays[0])} files could not be "
-                f"read in epoch {self.epoch}; other files of their class replace them: "
+                f"read in epoch {self.epoch}; other files replace them: "
                 f"{'; '.join(some[:10])}{others}",
                 stacklevel=2,
             )
@@ -233,25 +239,35 @@ class ReadBatches(Batches, Generic[Example]):
         return [self._pool.submit(self._read, int(row), self.epoch) for row in rows]
 
     def _read(self, row: int, epoch: int) -> Example:
-        """Return the example of a row. Replace an unreadable example by another of its class."""
+        """Return the example of a row. Replace an unreadable example by another one."""
         try:
             return self.read(row, epoch)
         except ValueError as error:
             if self.on_error == "raise" or self.labels is None:
                 raise
             self._skip(row, error)
-            labels = self.labels.reshape(len(self.labels), -1)
-            others = np.flatnonzero((labels == labels[row]).all(axis=1))
-            np.random.default_rng((self.seed, epoch, row)).shuffle(others)
-            for other in others[others != row]:
+            others = self._others(self.labels, row, epoch)
+            for other in others:
                 try:
                     return self.read(int(other), epoch)
                 except ValueError as another:
                     self._skip(int(other), another)
             raise ValueError(
-                f"{type(self).__name__}: at least one of the {len(others)} files of a class must "
-                f"be readable; check the files: {error}"
+                f"{type(self).__name__}: at least one of {len(others) + 1} files must be readable, "
+                f"the files of a class or all files; check the files: {error}"
             ) from error
+
+    def _others(self, labels: np.ndarray, row: int, epoch: int) -> np.ndarray:
+        """Return the rows that may replace a row, in random order, rows of its class first."""
+        same = (labels == labels[row]).reshape(len(labels), -1).all(axis=1)
+        random = np.random.default_rng((self.seed, epoch, row))
+        groups = [np.flatnonzero(same)]
+        if labels.ndim == 2:  # few rows have the same set of classes
+            groups.append(np.flatnonzero(~same))
+        for group in groups:
+            random.shuffle(group)
+        rows = np.concatenate(groups)
+        return rows[rows != row]
 
     def _skip(self, row: int, error: ValueError) -> None:
         self.skipped[self.called(row)] = str(error)

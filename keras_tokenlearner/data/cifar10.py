@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_path
 from keras_tokenlearner.data.decoding import decode_image
 
 __all__ = ["CLASS_NAMES", "load_cifar10"]
@@ -48,7 +49,7 @@ def load_cifar10(origin: str | Path = "download") -> tuple[tuple[np.ndarray, np.
     if origin == "download":
         splits = keras.datasets.cifar10.load_data()
         return tuple((images, labels[:, 0].astype("uint8")) for images, labels in splits)
-    folder = Path(origin)
+    folder = check_path("load_cifar10", "origin", origin)
     return tuple(_read(folder, split, names) for split, names in _SPLITS.items())
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_path
+
 __all__ = ["CLASS_NAMES", "load_fashion_mnist"]
 
 CLASS_NAMES = (
@@ -59,7 +61,8 @@ def load_fashion_mnist(origin: str | Path = "sample") -> tuple[tuple[np.ndarray,
     if origin == "download":
         splits = keras.datasets.fashion_mnist.load_data()
         return tuple((images[..., None], labels) for images, labels in splits)
-    return tuple(_read_split(Path(origin), split) for split in ("train", "t10k"))
+    folder = check_path("load_fashion_mnist", "origin", origin)
+    return tuple(_read_split(folder, split) for split in ("train", "t10k"))
 
 
 def _read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,7 @@ def split_folders(
     Raises:
         ValueError: If a folder does not exist or has no classes, or the folders' classes differ.
     """
-    path = Path(str(value).removeprefix("folder:"))
+    path = check_path(owner, name, str(value).removeprefix("folder:"))
     folders = path / "train", held_out(path)
     if not all(folder.is_dir() for folder in folders):
         raise ValueError(

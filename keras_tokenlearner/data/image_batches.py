@@ -12,6 +12,7 @@ from keras_tokenlearner._checks import (
     check_ints,
     check_is,
 )
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.images import Images
@@ -28,7 +29,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
 
     Args:
         images: `Images`, such as `ArrayImages` or the result of `from_folder`.
-        input_shape: `(height, width, channels)` of the model's input.
+        input_shape: `(height, width, channels)` of the model's input. For other channels than one
+            or three, the images must have this shape.
         batch_size: Integer, images per batch.
         training: Boolean, whether to shuffle, crop and augment, and to omit a last batch that is
             not full.
@@ -46,15 +48,17 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             `model.preprocessing`. Defaults to the largest central part with the model's aspect
             ratio, resized bilinearly.
         on_error: `"raise"` or `"skip"`. With `"skip"`, another image of the same class replaces an
-            unreadable image. A warning after the epoch names the unreadable image.
+            unreadable image. A warning after the epoch names the unreadable image. The attribute
+            `labels` of the images must then not need their pixels.
         seed: Integer, decides orders, crops and augmentation.
         threads: Integer, threads that read images.
 
     Raises:
         ValueError: If an argument is of another type or out of range. Also if there are no images,
             or training images do not fill a batch. Also if `crop` and `shift` are both given, or
-            `augment` mixes integer labels. Later, if an image is unreadable or its label is not the
-            number of a class, and `on_error="raise"`. Also if all images of a class are unreadable.
+            `augment` mixes integer labels. Also if `on_error="skip"` cannot read the labels. Later,
+            if an image is unreadable or its label is not the number of a class, and
+            `on_error="raise"`. Also if all images of a class are unreadable.
 
     Example:
 
@@ -85,6 +89,10 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         check_int("ImageBatches", "seed", seed, minimum=0)
         check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
         shape = check_ints("ImageBatches", "input_shape", input_shape, lengths=(3,))
+        batch_size = check_int("ImageBatches", "batch_size", batch_size)
+        kinds = (Preprocessing, type(None))
+        wanted = "a Preprocessing or None"
+        check_is("ImageBatches", "preprocessing", preprocessing, kinds, wanted)
         for name, value in (("crop", crop), ("shift", shift)):
             if value is not None:
                 check_fraction("ImageBatches", name, value)
@@ -108,7 +116,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         super().__init__(
             images,
             threads,
-            labels=images.labels if on_error == "skip" else None,
+            labels=_labels(images) if on_error == "skip" else None,
             on_error=on_error,
             batch_size=batch_size,
             shuffle=training,
@@ -130,6 +138,22 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             if label_mode == "int"
             else np.eye(len(images.class_names), dtype="float32")
         )
+        if shape[-1] not in (1, 3):
+            self._check_fit()
+
+    def _check_fit(self) -> None:
+        """Raise `ValueError` if the first readable image cannot get the shape of the model.
+
+        `on_error="skip"` would count every such image as unreadable.
+        """
+        for row in range(len(self.images)):
+            try:
+                self.images[row]
+            except ValueError:
+                continue
+            with errors_of("ImageBatches"):
+                self.read(row, 0)
+            return
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         index = self.place(index)
@@ -172,6 +196,17 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             return inception_crop(height, width, random, area=(self.crop, 1.0))
         central = central_box(height, width, *self.input_shape[:2])
         return random_shift(central, random, cast("float", self.shift))
+
+
+def _labels(images: Images) -> np.ndarray:
+    """Return the labels of all images, or raise `ValueError` if this needs unreadable pixels."""
+    try:
+        return images.labels
+    except ValueError as error:
+        raise ValueError(
+            "ImageBatches: on_error='skip' needs the labels of unreadable images; define the "
+            f"attribute `labels` in the class of `images`. Received: {error}"
+        ) from error
 
 
 _MIXING = (keras.layers.MixUp, keras.layers.CutMix)

@@ -24,7 +24,8 @@ class Images:
 
     Attributes:
         class_names: Tuple of the names of the classes, in order.
-        labels: Integer array of shape (n,).
+        labels: Integer array of shape (n,). Defaults to the labels of all `images[place]`, which
+            reads the pixels of all images.
         names: Names of the images, as a tuple: names of files, or numbers.
 
     Example:

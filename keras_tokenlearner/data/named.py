@@ -1,6 +1,5 @@
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -22,8 +21,9 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     Args:
         data: One of these names:
 
-            * `"fashion_mnist"`, the included sample, or `"cifar10"`, a download. The `origin` of
-              `load_fashion_mnist` or `load_cifar10` may follow, as in `"cifar10:FOLDER"`.
+            * `"fashion_mnist"`, the included sample, or `"cifar10"`, a download. After a colon, the
+              name may have the argument `origin` of `load_fashion_mnist` or `load_cifar10`, as in
+              `"cifar10:FOLDER"`.
             * `"folder:FOLDER"`, or the path of a folder, with folders `train` and `test` (or
               `val`). Each has a folder of images for every class.
             * `"tfds:NAME"`, a data set that tensorflow-datasets prepared.
@@ -32,7 +32,10 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
         The training images and the test images.
 
     Raises:
-        ValueError: If the data set does not exist.
+        ValueError: If the data set does not exist, or `data` is neither a string nor a path. Also
+            if a folder lacks files, or its training and test images have other classes. Also if a
+            file is damaged, or a data set of tensorflow-datasets has no labels.
+        ImportError: If the data set needs Pillow or tensorflow-datasets, and it is not installed.
 
     Example:
 
@@ -40,9 +43,9 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     >>> len(train), test.class_names[0], test[0][0].shape
     (5000, 'T-shirt', (28, 28, 1))
     """
-    check_path("open_named", "data", data)
+    path = check_path("open_named", "data", data)
     name, _, origin = str(data).partition(":")
-    if name not in OPENERS and Path(data).is_dir():
+    if name not in OPENERS and path.is_dir():
         name, origin = "folder", str(data)
     check_choice("open_named", "data", name, list(OPENERS))
     if not origin and name in ("folder", "tfds"):

@@ -7,7 +7,12 @@ import keras
 import numpy as np
 
 from keras_tokenlearner._extras import require
-from keras_tokenlearner.data.resizing import central_box, check_pixels, fit_image
+from keras_tokenlearner.data.resizing import (
+    central_box,
+    check_channels_of,
+    check_pixels,
+    fit_image,
+)
 from keras_tokenlearner.models.preprocessing import Preprocessing
 
 MAX_RESIZED = 2**24  # pixels after the resizing; a limit for files of very narrow images
@@ -30,15 +35,15 @@ def preprocess_image(
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
-        input_shape: `(height, width, channels)` of the result.
+        input_shape: `(height, width, channels)` of the result, with one channel or three.
         preprocessing: The `Preprocessing` of the checkpoint.
 
     Returns:
         Array of type uint8 and shape `input_shape`.
 
     Raises:
-        ValueError: If `pixels` have another type or shape. Also if the resized image would have too
-            many pixels, as for a very narrow image.
+        ValueError: If `pixels` or `input_shape` have another type, shape or channels. Also if the
+            resized image would have too many pixels, as for a very narrow image.
         ImportError: If Pillow, the extra `image`, is not installed.
 
     Example:
@@ -51,6 +56,7 @@ def preprocess_image(
     Source: `timm.data.create_transform`, with the rounding of `torchvision.transforms`.
     """
     check_pixels("preprocess_image", "pixels", pixels)
+    check_channels_of("preprocess_image", input_shape, pixels)
     pillow = require("PIL.Image", "image")
     height, width, channels = input_shape
     image = pillow.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])

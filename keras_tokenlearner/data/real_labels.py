@@ -26,7 +26,7 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
     Source: Beyer et al., "Are we done with ImageNet?", 2020.
     """
     try:
-        lists = json.loads(Path(path).read_text())
+        lists = json.loads(Path(os.path.expanduser(path)).read_text())
         lists = [[int(label) for label in labels] for labels in lists]
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(

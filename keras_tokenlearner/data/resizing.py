@@ -50,7 +50,7 @@ def fit_image(
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three. An
             image that already has the shape of the result may have other channels.
-        input_shape: `(height, width, channels)` of the result.
+        input_shape: `(height, width, channels)` of the result, with one channel or three.
         box: `(left, top, right, bottom)` of the part to keep, in pixels. Parts outside the image
             are black. Defaults to the largest central part with the requested aspect ratio.
 
@@ -58,7 +58,7 @@ def fit_image(
         Array of type uint8 and shape `input_shape`, or the image itself if it has this shape.
 
     Raises:
-        ValueError: If `pixels` have another type or shape.
+        ValueError: If `pixels` have another type or shape, or `input_shape` has other channels.
         ImportError: If Pillow is needed and not installed.
 
     Example:
@@ -70,6 +70,7 @@ def fit_image(
     check_pixels("fit_image", "pixels", pixels, any_channels=is_fitted)
     if is_fitted:
         return pixels
+    check_channels_of("fit_image", input_shape, pixels)
     pillow = require("PIL.Image", "image")
     height, width, channels = input_shape
     image = pillow.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
@@ -96,6 +97,15 @@ def central_box(
     kept_height = max(min(height, int(width * new_height / new_width)), 1)
     left, top = int((width - kept_width) / 2), int((height - kept_height) / 2)
     return left, top, left + kept_width, top + kept_height
+
+
+def check_channels_of(owner: str, input_shape: Sequence[int], pixels: np.ndarray) -> None:
+    """Raise `ValueError` unless resized images have one channel or three."""
+    if input_shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{owner}: `input_shape` must have one channel or three, or be the shape of the image. "
+            f"Received: input_shape={tuple(input_shape)} for pixels of shape {pixels.shape}"
+        )
 
 
 def check_pixels(

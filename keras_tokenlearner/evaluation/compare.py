@@ -5,10 +5,17 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_is, check_labels, check_model
+from keras_tokenlearner._checks import (
+    check_int,
+    check_is,
+    check_labels,
+    check_model,
+    check_vectors,
+)
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
+from keras_tokenlearner.models.features import with_plain_output
 
 
 @own_errors
@@ -37,7 +44,8 @@ def compare(
         is the throughput.
 
     Raises:
-        ValueError: If the images do not fill a batch, or `labels` has no class for each image.
+        ValueError: If the images do not fill a batch, or `labels` has no class for each image. Also
+            if the outputs of a model do not have shape (B, C), or `costs` cannot count a model.
 
     Example:
 
@@ -47,7 +55,9 @@ def compare(
     >>> [row["model"] for row in rows], rows[0]["gmacs"] > rows[1]["gmacs"]
     (['vit_pico8', 'vit_pico8_4at1'], True)
     """
-    _check_all("compare", models)
+    models = _checked("compare", models)
+    for model in models:
+        check_vectors("compare", "models", model)
     classes = min((model.output_shape[-1] for model in models), default=None)
     labels = check_labels("compare", "labels", labels, len(images), classes)
     if batch_size is None:
@@ -57,10 +67,11 @@ def compare(
             "compare: `images` must fill at least one batch; pass a smaller `batch_size`. "
             f"Received: {len(images)} images, batch_size={batch_size}"
         )
+    check_int("compare", "repeats", repeats)
+    counts = [costs(model) for model in models]
     speeds = images_per_second(models, images[:batch_size], repeats)
     rows: list[dict[str, str | float]] = []
-    for model, speed in zip(models, speeds, strict=True):
-        counted = costs(model)
+    for model, counted, speed in zip(models, counts, speeds, strict=True):
         batches = range(0, len(images), batch_size)
         scores = [model.predict_on_batch(images[i : i + batch_size]) for i in batches]
         rows.append(
@@ -75,11 +86,10 @@ def compare(
     return rows
 
 
-def _check_all(owner: str, models: Sequence[keras.Model]) -> None:
-    """Raise `ValueError` unless `models` is a list of models with one input and one output."""
+def _checked(owner: str, models: Sequence[keras.Model]) -> list[keras.Model]:
+    """Return models with one input and one output, or raise `ValueError`."""
     check_is(owner, "models", models, (list, tuple), "a list of models")
-    for model in models:
-        check_model(owner, "models", model, single=True)
+    return [with_plain_output(check_model(owner, "models", model, single=True)) for model in models]
 
 
 def images_per_second(
@@ -105,7 +115,7 @@ def images_per_second(
     >>> len(images_per_second([teacher, student], np.zeros((8, 32, 32, 3)), repeats=1))
     2
     """
-    _check_all("images_per_second", models)
+    models = _checked("images_per_second", models)
     check_int("images_per_second", "repeats", repeats)
     times: list[list[float]] = [[] for _ in models]
     for turn in range(-1, repeats):  # the first turn compiles

@@ -12,6 +12,7 @@ from keras_tokenlearner._checks import (
     check_ints,
     check_model,
     check_not_negative,
+    check_vectors,
 )
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import (
@@ -31,8 +32,10 @@ from keras_tokenlearner.evaluation.scores import (
     top_k_accuracy,
 )
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.features import with_calls, with_plain_output
 from keras_tokenlearner.models.head import check_head
 from keras_tokenlearner.models.last_activation import last_activation
+from keras_tokenlearner.models.preprocessing import check_takes_pixels
 
 Row: TypeAlias = dict[str, str | float | None]
 Predict: TypeAlias = Callable[[keras.Model, Images], np.ndarray]
@@ -92,10 +95,11 @@ def evaluate(
     """Compute metrics of a model on the test images of one or several data sets.
 
     Args:
-        model: A `keras.Model` that classifies images. For `few_shot`, a model without top returns
-            the features (B, C). With top, the features are the inputs of the classifier. The
-            classifier is a dense layer named `head`, or the last dense layer before a softmax or
-            sigmoid. If `metrics` has another accuracy, any last dense layer is the classifier.
+        model: A `keras.Model` that classifies images with pixels in [0, 255]. For `few_shot`, a
+            model without top returns the features (B, C). With top, the features are the inputs of
+            the classifier. The classifier is a dense layer named `head`, or the last dense layer
+            before a softmax or sigmoid. If `metrics` has another accuracy, any last dense layer is
+            the classifier.
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Names of metrics. `"top1"` and `"top5"` are accuracies. `"mean_class"` is the mean
             of the classes' accuracies. `"real"` uses ImageNet's reassessed labels. `"few_shot"` is
@@ -114,8 +118,9 @@ def evaluate(
 
     Raises:
         ValueError: If a metric or a data set is unknown, or the classes of model and data differ.
-            Also if an image cannot be read, or `few_shot` finds no features, because a model inside
-            `model` computes the probabilities.
+            Also if the outputs or features do not have shape (B, C), or `model` was built with
+            `include_preprocessing=False`. Also if an image cannot be read, or `few_shot` finds no
+            features, because a model inside `model` computes the probabilities.
 
     Example:
 
@@ -125,12 +130,13 @@ def evaluate(
     >>> list(row)
     ['data', 'top1', '1_shot']
     """
-    check_model("evaluate", "model", model, single=True)
-    if len(model.input_shape) != 4:
+    model = with_plain_output(check_model("evaluate", "model", model, single=True))
+    if len(model.input_shape) != 4 or None in model.input_shape[1:]:
         raise ValueError(
-            "evaluate: `model` must take images, (B, height, width, channels). Received: "
-            f"model={model!r} with inputs {model.input_shape}"
+            "evaluate: `model` must take images, (B, height, width, channels), of a known size. "
+            f"Received: model={model!r} with inputs {model.input_shape}"
         )
+    check_takes_pixels("evaluate", model)
     protocol = protocol or FewShotProtocol()
     for metric in metrics:
         check_choice("evaluate", "metrics", metric, METRICS, whole=metrics)
@@ -141,6 +147,8 @@ def evaluate(
         )
 
     scored = set(metrics) - {"few_shot", "speed"}
+    if scored:
+        check_vectors("evaluate", "model", model)
     features = _features(model, bool(scored)) if "few_shot" in metrics else model
 
     def batches(images: Images) -> ImageBatches:
@@ -218,8 +226,10 @@ def _features(model: keras.Model, is_classifier: bool) -> keras.Model:
     head = check_head("evaluate", "model", model)
     is_classifier |= last_activation(model)[0] != "linear"
     if head is None or not (is_classifier or head.name == names.HEAD):
+        check_vectors("evaluate", "model", model)
         return model
-    return keras.Model(model.inputs[0], head.input)
+    copy, calls = with_calls(model)
+    return keras.Model(copy.inputs[0], calls[head.name].inputs)
 
 
 def _few_shot(
@@ -231,13 +241,16 @@ def _few_shot(
 ) -> dict[str, float | None]:
     labels = np.unique(train.labels, return_inverse=True)[1]
     most = min(int(np.bincount(labels).min()), max(protocol.shots))
-    some = train.take(choose(labels, most, protocol.seed).tolist())  # other images need no features
-    arrays = predict(features, some), some.labels, predict(features, test), test.labels
+    chosen = choose(labels, most, protocol.seed)
+    some = train.take(chosen.ravel().tolist())  # other images need no features
+    learned, tested = predict(features, some), predict(features, test)
+    rows = np.arange(chosen.size).reshape(chosen.shape)
     found: dict[str, float | None] = {f"{count}_shot": None for count in protocol.shots}
     for count in protocol.shots:
         if count <= most:
-            accuracy = few_shot_accuracy(*arrays, count, protocol.l2, protocol.seed)
-            found[f"{count}_shot"] = accuracy
+            first = rows[:, :count].ravel()
+            arrays = learned[first], some.labels[first], tested, test.labels
+            found[f"{count}_shot"] = few_shot_accuracy(*arrays, count, protocol.l2)
     return found
 
 

@@ -10,9 +10,11 @@ from keras_tokenlearner._checks import (
     check_labels,
     check_model,
     check_not_negative,
+    check_vectors,
 )
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.evaluation.scores import largest
+from keras_tokenlearner.models.features import with_plain_output
 
 Labelled: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
 _CONSTANT = 100.0  # feature in place of a bias, so large that the penalty hardly affects the bias
@@ -42,7 +44,7 @@ def few_shot(
         shots: Tuple of integers, numbers of training images per class.
         l2: Float, weight of the penalty.
         batch_size: Integer, images per batch.
-        seed: Integer, decides the choice of the images.
+        seed: Integer, decides the choice of the images. More shots of a seed add images.
 
     Returns:
         Dictionary from each name, and from `"average"`, to a dictionary from shots to accuracy in
@@ -50,7 +52,8 @@ def few_shot(
 
     Raises:
         ValueError: If a class has fewer training images than shots, or labels are not integers, one
-            for each image. Also if an argument is of another type or out of range.
+            for each image. Also if the outputs of the model do not have shape (B, C). Also if an
+            argument is of another type or out of range.
 
     Example:
 
@@ -59,7 +62,8 @@ def few_shot(
     >>> few_shot(model, {"toy": (data, data)}, shots=(1,))["average"]
     {1: 1.0}
     """
-    check_model("few_shot", "model", model, single=True)
+    model = with_plain_output(check_model("few_shot", "model", model, single=True))
+    check_vectors("few_shot", "model", model)
     shots = check_ints("few_shot", "shots", shots)
     check_not_negative("few_shot", "l2", l2)
     check_int("few_shot", "batch_size", batch_size)
@@ -130,7 +134,7 @@ def few_shot_accuracy(
     )
     test_labels = check_labels("few_shot_accuracy", "test_labels", test_labels, len(test_features))
     classes, train_labels = np.unique(train_labels, return_inverse=True)
-    chosen = choose(train_labels, shots, seed)
+    chosen = choose(train_labels, shots, seed).ravel()
     x, y = np.asarray(train_features)[chosen], train_labels[chosen]
     kernel, bias = ridge(x, y, len(classes), l2)
     best = largest(np.asarray(test_features, "float64") @ kernel + bias)
@@ -170,10 +174,16 @@ def ridge(
 def choose(labels: np.ndarray, shots: int, seed: int = 0) -> np.ndarray:
     """Return the indices of `shots` random examples of each class.
 
+    The seed alone orders the examples of a class, and the first `shots` are chosen. As in the
+    authors' code, more shots therefore add examples.
+
     Args:
         labels: Integer array of shape (n,), from 0 to the number of classes minus 1.
         shots: Integer, examples of each class.
-        seed: Integer, decides the choice.
+        seed: Integer, decides the order.
+
+    Returns:
+        Integer array of shape (classes, shots).
 
     Raises:
         ValueError: If a class has fewer examples than shots.
@@ -187,8 +197,8 @@ def choose(labels: np.ndarray, shots: int, seed: int = 0) -> np.ndarray:
                 "few_shot_accuracy: `shots` must be at most the number of training examples of "
                 f"each class. Received: shots={shots}, and a class of size {len(places)}"
             )
-        chosen.append(random.choice(places, shots, replace=False))
-    return np.concatenate(chosen)
+        chosen.append(random.permutation(places)[:shots])
+    return np.stack(chosen)
 
 
 def _with_constant(x: np.ndarray) -> np.ndarray:

@@ -1,11 +1,16 @@
+import dataclasses
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_labels, check_model, check_positive
+from keras_tokenlearner._checks import check_labels, check_model, check_positive, check_vectors
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.evaluation.few_shot import ridge
-from keras_tokenlearner.models import names
+from keras_tokenlearner.models import VisionTransformer, names
+from keras_tokenlearner.models.features import with_plain_output
+from keras_tokenlearner.models.retrofit import weights_problem
+from keras_tokenlearner.models.state import set_weights
 
 
 def linear_probe(
@@ -24,8 +29,7 @@ def linear_probe(
 
     Args:
         model: A `keras.Model` that returns features, (B, C), for example built with
-            `include_top=False, pooling="token"`. This model stays unchanged and shares its
-            layers with the new model.
+            `include_top=False, pooling="token"`. This model stays unchanged.
         images: Array of images or videos, as the model takes them.
         labels: Integers from 0 to the number of classes minus 1, one for each image.
         l2: Float, weight of the penalty.
@@ -33,7 +37,11 @@ def linear_probe(
         name: Name of the new model. Defaults to the model's name.
 
     Returns:
-        A `keras.Model` of the same input, with the layers `head` and `predictions`, a softmax.
+        A model of the same input, with the layers `head` and `predictions`, a softmax. For a
+        `VisionTransformer`, the result is a `VisionTransformer` with top, copies of the weights and
+        the same `preprocessing`. Otherwise, or with LoRA weights or quantized weights, the result
+        is a `keras.Model` that shares the layers of `model`. `keras.Model` has no `preprocessing`:
+        `evaluate` then resizes images as `ImageBatches` does by default.
 
     Raises:
         ValueError: If the outputs of the model do not have shape (B, C). Also if labels are not
@@ -48,23 +56,41 @@ def linear_probe(
 
     Source: the protocol of section 3.4 of the paper, with all training images.
     """
-    check_model("linear_probe", "model", model, single=True)
+    model = with_plain_output(check_model("linear_probe", "model", model, single=True))
     check_positive("linear_probe", "l2", l2)
-    if len(model.output_shape) != 2:
-        raise ValueError(
-            "linear_probe: `model` must return features of shape (B, C), as with "
-            "include_top=False and pooling='avg' or 'token'. Received: outputs of shape "
-            f"{model.output_shape}"
-        )
+    check_vectors("linear_probe", "model", model)
     labels = check_labels("linear_probe", "labels", labels, len(images))
     features = model.predict(images, batch_size=batch_size, verbose=0)
     kernel, bias = ridge(features, labels, int(labels.max()) + 1, l2)
     scale = _calibration(np.asarray(features, "float64") @ kernel + bias, labels)
-    head = keras.layers.Dense(len(bias), name=names.HEAD)
-    logits = head(model.outputs[0])
-    head.set_weights([scale * kernel, scale * bias])
-    outputs = keras.layers.Activation("softmax", dtype="float32", name=names.PREDICTIONS)(logits)
-    return keras.Model(model.inputs[0], outputs, name=name or model.name)
+    probe = _with_top(model, len(bias), name or model.name)
+    probe.get_layer(names.HEAD).set_weights([scale * kernel, scale * bias])
+    return probe
+
+
+def _with_top(model: keras.Model, classes: int, name: str) -> keras.Model:
+    """Return a classifier on the features of a model, with a new head."""
+    if not isinstance(model, VisionTransformer) or model.include_top or weights_problem(model):
+        logits = keras.layers.Dense(classes, name=names.HEAD)(model.outputs[0])
+        softmax = keras.layers.Activation("softmax", dtype="float32", name=names.PREDICTIONS)
+        return keras.Model(model.inputs[0], softmax(logits), name=name)
+    config = dataclasses.replace(model.config, head_bias=True)
+    if model.pooling != "head":  # the head reads the pooled features themselves
+        reads = {"token": None, "avg": "average"}.get(model.pooling or "", model.pooling)
+        config = dataclasses.replace(config, head_reads=reads, pre_logits=None)
+    top: dict[str, JSON] = {
+        "config": dataclasses.asdict(config),
+        "include_top": True,
+        "pooling": None,
+        "classes": classes,
+        "classifier_activation": "softmax",
+        "name": name,
+    }
+    probe = VisionTransformer.from_config({**model.get_config(), **top})
+    for layer in model.layers:
+        if layer.weights:
+            set_weights(probe.get_layer(layer.name), layer.get_weights())
+    return probe
 
 
 def _calibration(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -19,19 +19,30 @@ def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: in
         k: Integer. The label must be among the k largest scores.
 
     Raises:
-        ValueError: If `labels` has no class for each example.
+        ValueError: If `scores` have another shape, or `labels` has no class for each example.
 
     Example:
 
     >>> top_k_accuracy(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
     0.5
     """
-    scores = np.asarray(scores)
+    scores = _checked("top_k_accuracy", scores)
     labels = check_labels("top_k_accuracy", "labels", labels, *scores.shape)
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     is_before = np.arange(scores.shape[1]) < labels[:, None]
     larger = (scores > own) | ((scores == own) & is_before)
     return float(np.mean((larger.sum(1) < k) & ~np.isnan(scores).any(1)))
+
+
+def _checked(owner: str, scores: np.ndarray) -> np.ndarray:
+    """Return scores as an array, or raise `ValueError` unless their shape is (n, classes)."""
+    scores = np.asarray(scores)
+    if scores.ndim != 2:
+        raise ValueError(
+            f"{owner}: `scores` must have shape (n, classes). "
+            f"Received: scores of shape {scores.shape}"
+        )
+    return scores
 
 
 def largest(scores: np.ndarray) -> np.ndarray:
@@ -61,14 +72,14 @@ def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) 
         scores: Array of shape (n, classes).
 
     Raises:
-        ValueError: If `labels` has no class for each example.
+        ValueError: If `scores` have another shape, or `labels` has no class for each example.
 
     Example:
 
     >>> mean_class_accuracy(np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 0, 0]])
     0.5
     """
-    scores = np.asarray(scores)
+    scores = _checked("mean_class_accuracy", scores)
     labels = check_labels("mean_class_accuracy", "labels", labels, *scores.shape)
     right = largest(scores) == labels
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
@@ -85,7 +96,8 @@ def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> f
         scores: Array of shape (n, classes).
 
     Raises:
-        ValueError: If the numbers of lists and scores differ, or no image has a label.
+        ValueError: If `scores` have another shape, the numbers of lists and scores differ, or no
+            image has a label.
 
     Example:
 
@@ -94,6 +106,7 @@ def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> f
 
     Source: Beyer et al., "Are we done with ImageNet?", 2020.
     """
+    scores = _checked("real_accuracy", scores)
     if len(label_lists) != len(scores):
         raise ValueError(
             "real_accuracy: `label_lists` must have a list for each image. "
@@ -125,7 +138,7 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
         which have no positives.
 
     Raises:
-        ValueError: If the shapes differ or no class has a positive.
+        ValueError: If the shapes differ, are not (n, classes), or no class has a positive.
 
     Example:
 
@@ -135,7 +148,7 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
 
     Source: the evaluation of Charades.
     """
-    targets, scores = np.asarray(targets), np.asarray(scores)
+    targets, scores = np.asarray(targets), _checked("mean_average_precision", scores)
     if targets.shape != scores.shape:
         raise ValueError(
             "mean_average_precision: `targets` and `scores` must have the same shape. "
@@ -178,7 +191,7 @@ def merge(
 
     Returns:
         `(examples, merged)`: the sorted values of `groups`, and an array of shape
-        (examples, classes).
+        (examples, classes). Scores of half precision become float32.
 
     Raises:
         ValueError: If `how` is unknown, or the numbers of views and scores differ.
@@ -192,9 +205,10 @@ def merge(
     if how not in functions:
         raise ValueError(f"merge: `how` must be 'mean' or 'max'. Received: how={how!r}")
     groups, scores = np.asarray(groups), np.asarray(scores)
+    scores = scores.astype(np.promote_types(scores.dtype, "float32"))  # bfloat16 rounds a mean
     if len(groups) != len(scores):
         raise ValueError(
-            f"merge: `groups` must have one entry for each view. Received: {len(groups)} groups, "
+            f"merge: `groups` must have one entry for each view. Received: {len(groups)} entries, "
             f"{len(scores)} views"
         )
     examples, inverse = np.unique(groups, return_inverse=True)

@@ -13,6 +13,7 @@ from keras_tokenlearner._checks import (
     check_is,
     check_model,
     check_positive,
+    check_vectors,
 )
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import video
@@ -22,7 +23,9 @@ from keras_tokenlearner.evaluation.scores import (
     mean_class_accuracy,
     top_k_accuracy,
 )
+from keras_tokenlearner.models.features import with_calls, with_plain_output
 from keras_tokenlearner.models.head import has_logits, head_of, logits_of
+from keras_tokenlearner.models.preprocessing import check_takes_pixels
 
 _PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # positions of the crops along the longer side
 _MERGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max}
@@ -37,7 +40,7 @@ def evaluate_videos(
     """Compute metrics of a model on labelled videos, with several views of each video.
 
     Args:
-        model: A `keras.Model` that classifies clips.
+        model: A `keras.Model` that classifies clips, as for `predict_videos`.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         **protocol: Arguments of `predict_videos` that replace `videos.protocol`.
 
@@ -58,7 +61,7 @@ def evaluate_videos(
     >>> evaluate_videos(model, videos, clips=1, crops=1, verbose=0)["videos"]
     2
     """
-    _check("evaluate_videos", model, videos)
+    model = _checked("evaluate_videos", model, videos)
     if model.output_shape[-1] != len(videos.class_names):
         raise ValueError(
             f"evaluate_videos: `model` must have the {len(videos.class_names)} classes of "
@@ -99,9 +102,10 @@ def predict_videos(
     """Return the logits of videos, merged over several views of each video.
 
     Args:
-        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). If the model ends in
-            a dense layer, its logits before the activation are merged. If the logits are not known,
-            as in a quantized layer with a softmax, the model's outputs are merged.
+        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3) with pixels in
+            [0, 255]. If the model ends in a dense layer, its logits before the activation are
+            merged. If the logits are not known, as in a quantized layer with a softmax, the model's
+            outputs are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, distance between two frames of a clip, in frames of the video.
         frame_rate: Rate of the frames that `stride` counts, in frames per second. Defaults to the
@@ -122,11 +126,13 @@ def predict_videos(
         NaN logits of the model itself, `read` is `True`.
 
     Raises:
-        ValueError: If an argument is out of range, or the model does not take videos.
+        ValueError: If an argument is out of range, or the model does not take videos of a known
+            size. Also if the model was built with `include_preprocessing=False`, or its outputs do
+            not have shape (B, classes).
         VideoError: If a video cannot be read and `on_error="raise"`.
     """
     owner = "predict_videos"
-    _check(owner, model, videos)
+    model = _checked(owner, model, videos)
     check_choice(owner, "crops", crops, tuple(_PLACES))
     check_choice(owner, "merge", merge, tuple(_MERGES))
     check_choice(owner, "on_error", on_error, ("skip", "raise"))
@@ -151,13 +157,14 @@ def predict_videos(
         except video.VideoError as error:
             return error
         pixels = pixels.reshape(*times.shape, *pixels.shape[1:])
-        return np.stack(
-            [video.fit_clip(clip, height, width, at) for clip in pixels for at in _PLACES[crops]]
-        )
+        places = _PLACES[crops]
+        try:
+            fitted = [video.fit_clip(clip, height, width, at) for clip in pixels for at in places]
+        except ValueError as error:  # very narrow frames
+            return video.VideoError(f"{videos.files[place]}: {error}")
+        return np.stack(fitted)
 
-    head = head_of(model)
-    ends_in_logits = head is not None and has_logits(model, head)
-    logits_model = keras.Model(model.inputs[0], logits_of(head)) if ends_in_logits else model
+    logits_model = _logits_model(model)
     logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
     read = np.zeros(len(videos), bool)
     progress = keras.utils.Progbar(len(videos), unit_name="video", verbose=verbose)
@@ -174,15 +181,28 @@ def predict_videos(
     return logits, read
 
 
-def _check(owner: str, model: keras.Model, videos: video.VideoList) -> None:
-    """Raise `ValueError` unless the arguments are a video model and a list of videos."""
-    check_model(owner, "model", model, single=True)
-    if len(model.input_shape) != 5:
+def _checked(owner: str, model: keras.Model, videos: video.VideoList) -> keras.Model:
+    """Return a model of videos, or raise `ValueError` for another model or no list of videos."""
+    model = with_plain_output(check_model(owner, "model", model, single=True))
+    shape = model.input_shape
+    if len(shape) != 5 or None in shape[1:] or shape[-1] not in (1, 3):
         raise ValueError(
-            f"{owner}: `model` must take videos, (B, T, height, width, channels). Received: "
-            f"model={model!r} with inputs {model.input_shape}"
+            f"{owner}: `model` must take videos, (B, T, height, width, 1 or 3), of a known size. "
+            f"Received: model={model!r} with inputs {shape}"
         )
+    check_vectors(owner, "model", model)
+    check_takes_pixels(owner, model)
     check_is(owner, "videos", videos, video.VideoList, "a VideoList")
+    return model
+
+
+def _logits_model(model: keras.Model) -> keras.Model:
+    """Return a model of the logits, or the model itself if its logits are not known."""
+    head = head_of(model)
+    if head is None or not has_logits(model, head):
+        return model
+    copy, calls = with_calls(model)
+    return keras.Model(copy.inputs[0], logits_of(head, calls[head.name]))
 
 
 def _predict(model: keras.Model, views: np.ndarray, batch_size: int) -> np.ndarray:
@@ -191,7 +211,8 @@ def _predict(model: keras.Model, views: np.ndarray, batch_size: int) -> np.ndarr
     for start in range(0, len(views), batch_size):
         batch = views[start : start + batch_size]
         padded = np.resize(batch, (batch_size, *batch.shape[1:]))  # repeats views to fill the batch
-        found.append(np.asarray(model.predict_on_batch(padded))[: len(batch)])
+        outputs = np.asarray(model.predict_on_batch(padded), "float32")  # bfloat16 rounds a mean
+        found.append(outputs[: len(batch)])
     return np.concatenate(found)
 
 

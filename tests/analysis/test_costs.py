@@ -9,6 +9,7 @@ from keras_tokenlearner import costs, create_model, feature_extractor
 from keras_tokenlearner import layers as own
 from keras_tokenlearner.analysis import catalog_costs, count, paper_costs
 from keras_tokenlearner.analysis.paper_costs import COLUMNS, module_costs
+from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 from tests.layers.cases import LAYER_CASES
 
 pytestmark = pytest.mark.once("torch")
@@ -310,3 +311,127 @@ def test_costs_of_layers_called_with_an_unused_argument_equal_a_plain_call():
         return keras.Model(inputs, keras.layers.Dense(2)(flat))
 
     assert costs(built(training=False)).macs == costs(built()).macs == 32
+
+
+def test_costs_of_a_call_for_fewer_tokens_equal_a_manual_count():
+    inputs = keras.Input((4, 6, 8))
+    learner = own.TokenLearner(8, attention="mlp", bottleneck_dim=5, position_bias=True)
+    few = costs(keras.Model(inputs, learner(inputs, num_tokens=3)))
+    assert few.macs == 24 * (8 * 5 + 5 * 8) + 24 * 3 * 8  # the MLP computes all maps
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_costs_of_attention_without_weights_equal_a_manual_count(has_key):
+    query, value = keras.Input((5, 8)), keras.Input((7, 6 if has_key else 8))
+    tensors = [query, value, *([keras.Input((7, 8))] if has_key else [])]
+    channels = value.shape[-1]
+    cost = costs(keras.Model(tensors, keras.layers.Attention()(tensors))).total
+    assert cost.macs == 5 * 7 * (8 + channels) and cost.softmax == 5 * 7
+    concat = keras.layers.Attention(score_mode="concat")
+    additive = keras.layers.AdditiveAttention(use_scale=False)
+    for layer in (concat, additive):
+        cost = costs(keras.Model(tensors, layer(tensors))).total
+        assert cost.macs == 5 * 7 * channels and cost.elementwise == 5 * 7 * (6 * 8 + 4)
+
+
+@pytest.mark.parametrize(("axes", "macs"), [((1, 2), 5 * 7 * 8), (-1, 5 * 7 * 8)])
+def test_costs_of_a_dot_layer_equal_a_manual_count(axes, macs):
+    one = keras.Input((8, 5) if axes == (1, 2) else (5, 8))
+    other = keras.Input((7, 8))
+    model = keras.Model([one, other], keras.layers.Dot(axes)([one, other]))
+    assert costs(model).macs == macs
+
+
+def test_costs_of_a_softmax_layer_equal_the_costs_of_its_activation():
+    inputs = keras.Input((5,))
+    layer, activation = keras.layers.Softmax(), keras.layers.Activation("softmax")
+    one, other = (costs(keras.Model(inputs, each(inputs))).total for each in (layer, activation))
+    assert one == other and one.softmax == 5
+
+
+def test_costs_of_a_product_of_keras_ops_raise():
+    one, other = keras.Input((5, 8)), keras.Input((8, 7))
+    with pytest.raises(ValueError, match="costs: .*Matmul"):
+        costs(keras.Model([one, other], one @ other))
+
+
+@pytest.mark.parametrize(("options", "width"), [({}, 12), ({"output_shape": 8}, 8)], ids=str)
+def test_costs_of_multi_head_attention_with_an_output_shape_equal_a_manual_count(options, width):
+    query, value, key = keras.Input((5, 12)), keras.Input((7, 6)), keras.Input((7, 10))
+    layer = keras.layers.MultiHeadAttention(2, 3, value_dim=4, use_bias=False, **options)
+    found = costs(keras.Model([query, value, key], layer(query, value, key)))
+    projections = 5 * 12 * 6 + 7 * 10 * 6 + 7 * 6 * 8 + 5 * 8 * width
+    assert found.macs == projections + 5 * 7 * (6 + 8)
+    assert found.params == 12 * 6 + 10 * 6 + 6 * 8 + 8 * width
+
+
+@pytest.mark.parametrize(("axes", "attended"), [(None, 3 * 5), ((1,), 3), ((-2,), 5)], ids=str)
+def test_costs_of_multi_head_attention_over_some_axes_equal_a_manual_count(axes, attended):
+    inputs = keras.Input((3, 5, 12))
+    layer = keras.layers.MultiHeadAttention(2, 6, attention_axes=axes)
+    found = costs(keras.Model(inputs, layer(inputs, inputs)))
+    assert found.macs == 15 * 4 * 12**2 + 15 * attended * 2 * 12
+    assert found.total.softmax == 2 * 15 * attended
+
+
+def test_costs_of_gated_multi_head_attention_include_the_gate():
+    inputs = keras.Input((5, 12))
+    one, other = (
+        costs(keras.Model(inputs, layer(inputs, inputs))).total
+        for layer in (
+            keras.layers.MultiHeadAttention(2, 6),
+            keras.layers.MultiHeadAttention(2, 6, use_gate=True),
+        )
+    )
+    assert other.macs - one.macs == 5 * 12 * 12
+    assert other.elementwise - one.elementwise == 5 * 12 * (1 + 4 + 1)  # bias, sigmoid, product
+
+
+def test_costs_of_attention_with_a_rotation_and_no_key_equal_the_costs_with_a_key():
+    tokens, table = keras.Input((5, 12)), keras.Input((5, 1, 4))
+    layer = MultiHeadAttention(3, 4, rotary="interleaved")
+    found = [
+        costs(keras.Model([tokens, table], layer(tokens, tokens, rotation=table, **key))).total
+        for key in ({}, {"key": tokens})
+    ]
+    assert found[0] == found[1]
+
+
+def test_costs_of_a_nested_model_are_of_the_shape_of_its_call():
+    inner = keras.Sequential([keras.Input((None, 8)), keras.layers.Dense(4, name="d")], name="in")
+    one, other = keras.Input((3, 8)), keras.Input((5, 8))
+    found = costs(keras.Model([one, other], [inner(one), inner(other)]))
+    assert found.layers["in/d"].macs == (3 + 5) * 8 * 4
+    assert found.params == 8 * 4 + 4
+
+
+def test_costs_of_a_nested_model_with_a_rule_of_its_class_use_the_rule():
+    class Mine(keras.Model):
+        def build(self, shape):
+            self.dense = keras.layers.Dense(4)
+            self.dense.build(shape)
+
+        def call(self, x):
+            return self.dense(x)
+
+    @count.register(Mine)
+    def _(layer, shape):
+        return count(layer.dense, shape)
+
+    inputs = keras.Input((8,))
+    found = costs(keras.Model(inputs, Mine(name="mine")(inputs)))
+    assert found.layers["mine"].macs == 32 and found.params == 36
+
+
+@pytest.mark.parametrize(
+    ("tables", "received"),
+    [("12", "tables='12'"), ((1, 4), "with 1"), (("1", "5"), "with '5'"), (4, "tables=4")],
+    ids=str,
+)
+def test_paper_costs_of_unknown_tables_raise_before_the_first_row(tables, received):
+    with pytest.raises(ValueError, match=f"paper_costs: .*`tables`.*{received}"):
+        paper_costs(tables)
+
+
+def test_paper_costs_of_one_table_have_the_rows_of_this_table():
+    assert [row["table"] for row in paper_costs({"3"})] == ["3"] * 2

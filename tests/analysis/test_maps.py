@@ -54,12 +54,14 @@ def test_token_maps_of_a_model_with_fusers_default_to_the_first_token_learner(im
     assert np.abs(first - second).max() > 0
 
 
+@pytest.mark.once("torch")
 def test_token_maps_of_a_model_without_learned_tokens_raise(images):
     model = keras_tokenlearner.create_model("vit_pico8", classes=10, input_shape=(32, 48, 3))
     with pytest.raises(ValueError, match="token_maps: .*'vit_pico8'"):
         token_maps(model, images)
 
 
+@pytest.mark.once("torch")
 def test_token_maps_of_a_wrong_image_shape_or_layer_raise(model, images):
     with pytest.raises(ValueError, match=r"`images` .*\(None, 32, 48, 3\).*\(5, 16, 48, 3\)"):
         token_maps(model, images[:, :16])
@@ -161,3 +163,34 @@ def test_position_entropy_is_0_where_one_token_attends_and_1_where_all_attend_eq
     np.testing.assert_allclose(position_entropy(alike), 1, atol=1e-9)
     halves = np.array([[[1.0, 1, 0, 0], [1, 1, 0, 0]], [[0, 0, 1, 1], [0, 0, 1, 1]]])
     np.testing.assert_allclose(position_entropy(halves), 0.5, atol=1e-9)
+
+
+def test_token_maps_of_a_clone_with_shared_layers_equal_the_maps_of_the_model(model, images):
+    """`input` of a shared layer is a tensor of its first call, in the other model."""
+    clone = keras.models.clone_model(model, clone_function=lambda layer: layer)
+    np.testing.assert_allclose(token_maps(clone, images), token_maps(model, images), atol=1e-6)
+
+
+def test_token_maps_of_a_token_learner_called_twice_are_the_maps_of_the_call_in_the_model():
+    inputs, learner = keras.Input((4, 6, 8)), TokenLearner(3, name="learner")
+    learner(keras.layers.Rescaling(-2.0)(inputs))
+    model = keras.Model(inputs, learner(inputs))
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 8)).astype("float32")
+    _, expected = learner(x, return_maps=True)
+    found = token_maps(model, x)
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(expected), atol=1e-5)
+    similarity = token_similarity(model, x)
+    tokens = model.predict(x, verbose=0)
+    tokens /= np.linalg.norm(tokens, axis=-1, keepdims=True)
+    np.testing.assert_allclose(similarity, tokens @ tokens.transpose(0, 2, 1), atol=1e-5)
+
+
+def test_token_maps_of_a_call_for_fewer_tokens_are_the_maps_of_these_tokens():
+    inputs = keras.Input((4, 6, 8))
+    learner = TokenLearner(8, attention="mlp", position_bias=True, name="learner")
+    model = keras.Model(inputs, learner(inputs, num_tokens=4))
+    x = np.random.default_rng(0).normal(size=(2, 4, 6, 8)).astype("float32")
+    _, expected = learner(x, return_maps=True, num_tokens=4)
+    for maps in (token_maps(model, x), with_token_maps(model).predict(x, verbose=0)["token_maps"]):
+        assert maps.shape == (2, 4, 6, 4)
+        np.testing.assert_allclose(maps, keras.ops.convert_to_numpy(expected), atol=1e-5)

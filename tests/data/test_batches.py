@@ -40,7 +40,7 @@ def test_image_batches_of_each_epoch_contain_every_image_once_in_a_new_order():
     assert epochs[0] != epochs[1]
 
 
-def test_image_batches_for_testing_keep_the_order_the_pixels_and_the_last_batch():
+def test_image_batches_for_testing_keep_all_images_unchanged_and_in_order():
     batches = ImageBatches(IMAGES, (12, 16, 3), 4, training=False, crop=0.1, augment=mix)
     assert batches[0][1].dtype == np.int32
     assert len(batches) == 6 and batches[5][0].shape == (2, 12, 16, 3)
@@ -142,6 +142,10 @@ def test_image_batches_with_shift_move_the_central_part_of_a_long_image(size):
         ({"augment": "flip"}, "augment='flip'"),
         ({"input_shape": (None, 12, 16, 3)}, r"input_shape=\(None, 12, 16, 3\)"),
         ({"input_shape": (12, 16)}, r"input_shape=\(12, 16\)"),
+        ({"input_shape": (12, 16, 4)}, r"input_shape=\(12, 16, 4\).*\(12, 16, 3\)"),
+        ({"input_shape": (12, 16, 4), "on_error": "skip"}, r"input_shape=\(12, 16, 4\)"),
+        ({"batch_size": None}, "batch_size=None"),
+        ({"preprocessing": {"interpolation": "bicubic"}}, "preprocessing={"),
     ],
     ids=str,
 )
@@ -337,6 +341,58 @@ def test_image_batches_with_on_error_skip_warn_once_per_epoch(damaged):
     reports = [one for one in found if "of 12 " in str(one.message)]
     # TensorFlow reads one epoch ahead, so it may also report that epoch.
     assert len(reports) == 2 or (len(reports), keras.backend.backend()) == (3, "tensorflow")
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_image_batches_with_on_error_skip_warn_after_an_epoch_of_few_steps(damaged, steps):
+    for file in (damaged / "dark").iterdir():
+        if file.name != "0.png":
+            file.write_bytes(b"nothing")  # each batch has some of these files
+    batches = ImageBatches(from_folder(damaged), (8, 8, 3), 4, on_error="skip", seed=1)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(2))
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    with pytest.warns(UserWarning, match="of 12 "):
+        model.fit(batches, epochs=1, steps_per_epoch=steps, verbose=0)
+
+
+@pytest.mark.once("torch")
+def test_image_batches_with_on_error_skip_need_labels_that_need_no_pixels():
+    class Broken(Images):
+        class_names = ("a", "b")
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, place):
+            if place == 1:
+                raise ValueError("Broken: image 1 is damaged")
+            return np.full((4, 4, 3), place, "uint8"), place // 2
+
+    with pytest.raises(ValueError, match="ImageBatches: .*`labels`.*image 1 is damaged"):
+        ImageBatches(Broken(), (4, 4, 3), 3, on_error="skip")
+    Broken.labels = np.array([0, 0, 1])
+    pixels, labels = ImageBatches(Broken(), (4, 4, 3), 3, training=False, on_error="skip")[0]
+    assert pixels[:, 0, 0, 0].tolist() == [0, 0, 2] and labels.tolist() == [0, 0, 1]
+
+
+@pytest.mark.once("torch")
+def test_image_batches_of_five_channels_skip_an_unreadable_first_image():
+    class Spectra(Images):
+        class_names, labels = ("a",), np.zeros(3, int)
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, place):
+            if place == 0:
+                raise ValueError("Spectra: image 0 is damaged")
+            return np.full((4, 4, 5), place, "uint8"), 0
+
+    pixels, _ = ImageBatches(Spectra(), (4, 4, 5), 3, training=False, on_error="skip")[0]
+    assert pixels.shape == (3, 4, 4, 5) and pixels.min() == 1
+    with pytest.raises(ValueError, match=r"ImageBatches: `pixels`.*\(4, 4, 5\)"):
+        ImageBatches(Spectra(), (2, 2, 5), 3, training=False, on_error="skip")
 
 
 @pytest.mark.once("torch")

@@ -1,6 +1,9 @@
 """Data sets by name, at the size of a model."""
 
 import json
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +108,17 @@ def test_read_real_labels_orders_labels_by_the_numbers_in_file_names(tmp_path):
     path.write_text("{}}")
     with pytest.raises(ValueError, match=r"real\.json"):
         read_real_labels(path, names)
+
+
+def test_open_named_of_a_folder_in_the_home_folder_finds_its_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    for split in ("train", "test"):
+        (tmp_path / "photos" / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (6, 5)).save(tmp_path / "photos" / split / "cat" / "0.png")
+    for data in ("~/photos", Path("~/photos"), "folder:~/photos"):
+        assert [images.class_names for images in open_named(data)] == [("cat",)] * 2
+    for name in ("fashion_mnist", "cifar10"):
+        with pytest.raises(ValueError, match=re.escape(f"origin={str(tmp_path / 'photos')!r}")):
+            open_named(f"{name}:~/photos")
+    (tmp_path / "real.json").write_text("[[1]]")
+    assert read_real_labels("~/real.json", ["ILSVRC2012_val_00000001.JPEG"]) == [[1]]

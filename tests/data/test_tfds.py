@@ -93,7 +93,7 @@ def test_tfds_images_equal_the_records_of_the_data_set():
 
 
 @pytest.mark.parametrize("name", ["validated", "validated:1.0.0"])
-def test_tfds_data_set_without_a_test_split_is_tested_on_its_validation_split(name):
+def test_load_tfds_without_a_test_split_returns_the_validation_split(name):
     train, test = load_tfds(name)
     np.testing.assert_array_equal(train[0][0], IMAGES[0])
     np.testing.assert_array_equal(test[0][0], IMAGES[4])
@@ -121,9 +121,7 @@ def test_tfds_name_with_a_version_has_the_same_splits_as_without_a_version():
         ("visual_domain_decathlon/aircraft:1.2.0", "validation"),
     ],
 )
-def test_tfds_data_set_whose_test_images_have_no_labels_is_tested_on_its_validation_split(
-    name, test
-):
+def test_splits_of_a_data_set_without_test_labels_returns_the_validation_split(name, test):
     assert splits_of("TfdsImages", name, "images") == ("train", test)
 
 

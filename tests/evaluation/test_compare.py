@@ -1,5 +1,6 @@
 """Costs, speed and accuracy side by side."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -49,3 +50,29 @@ def test_compare_with_too_few_images_or_wrong_labels_raises_before_any_measureme
     batch_size = 5 if count else None
     with pytest.raises(ValueError, match=f"compare: .*{words}"):
         compare([model], np.zeros((count, 32, 32, 3)), labels, batch_size)
+
+
+@pytest.mark.once("torch")
+def test_compare_of_token_outputs_or_a_layer_without_a_cost_rule_raises_before_any_measurement(
+    monkeypatch,
+):
+    images, labels = np.zeros((4, 8, 8, 3)), np.zeros(4, int)
+    dense = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    dense.add(keras.layers.Dense(2))
+    monkeypatch.setattr(dense, "predict_on_batch", None)
+    tokens = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Reshape((64, 3))])
+    with pytest.raises(ValueError, match=r"compare: `models`.*\(None, 64, 3\)"):
+        compare([dense, tokens], images, labels)
+    unknown = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Reshape((64, 3))])
+    unknown.add(keras.layers.GRU(2, name="mine"))
+    with pytest.raises(ValueError, match="compare: .*GRU.*'mine'"):
+        compare([dense, unknown], images, labels)
+
+
+def test_compare_of_a_model_whose_output_is_in_a_dictionary_equals_the_plain_model():
+    plain = create_model("vit_pico8", classes=10)
+    plain.get_layer("head").bias.assign(np.eye(10)[3])
+    packed = keras.Model(plain.inputs, {"scores": plain.output})
+    images, labels = np.zeros((4, 32, 32, 3)), np.array([3, 3, 3, 4])
+    rows = compare([plain, packed], images, labels, repeats=1)
+    assert [row["accuracy"] for row in rows] == [3 / 4, 3 / 4]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from keras_tokenlearner import cli, create_model
 from keras_tokenlearner.data import ArrayImages, named
-from keras_tokenlearner.evaluation import FewShotProtocol, evaluate
+from keras_tokenlearner.evaluation import FewShotProtocol, evaluate, few_shot
 
 RANDOM = np.random.default_rng(0)
 
@@ -79,6 +79,7 @@ def test_evaluate_with_a_damaged_image_raises_and_names_the_file(metric, model, 
         evaluate(model, [str(tmp_path)], [metric], protocol=protocol, batch_size=1)
 
 
+@pytest.mark.once("torch")
 def test_evaluate_speed_is_measured_on_one_batch(model, sets, monkeypatch):
     seen = []
 
@@ -123,6 +124,7 @@ def test_evaluate_few_shot_of_a_linear_projection_uses_its_outputs(sets):
     assert alone["10_shot"] < both["10_shot"] == named["10_shot"]
 
 
+@pytest.mark.once("torch")
 def test_evaluate_few_shot_of_a_nested_model_that_ends_in_softmax_raises(sets):
     inner = classifier("head")
     outer = keras.Sequential([keras.Input((4, 4, 3)), inner])
@@ -131,6 +133,7 @@ def test_evaluate_few_shot_of_a_nested_model_that_ends_in_softmax_raises(sets):
     assert evaluate(outer, ["tfds:a"], ["top1"]) == evaluate(inner, ["tfds:a"], ["top1"])
 
 
+@pytest.mark.once("torch")
 def test_evaluate_few_shot_with_too_few_images_returns_none(model, sets):
     protocol = FewShotProtocol(data=("tfds:few", "tfds:a"), shots=(1, 5))
     few, a, average = evaluate(model, metrics=["few_shot"], protocol=protocol)
@@ -195,3 +198,49 @@ def test_evaluate_command_prints_table_and_json(sets, tmp_path):
     arguments = ["evaluate", "vit_pico8", *arguments[2:], "--size", "16"]
     weights = ["--weights", str(tmp_path / "mine.weights.h5"), "--json"]
     assert json.loads(CliRunner().invoke(cli.app, [*arguments, *weights]).stdout) == [printed]
+
+
+def test_evaluate_few_shot_of_a_head_called_twice_uses_the_features_of_the_model(sets):
+    """`head.input` is the input of the first call, on features without information."""
+    inputs, head = keras.Input((4, 4, 3)), keras.layers.Dense(6, "softmax", name="mine")
+    features = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(inputs))
+    head(keras.layers.Rescaling(0.0)(features))
+    protocol = FewShotProtocol(shots=(10,))
+    rows = [
+        evaluate(model, ["tfds:a"], ["few_shot"], protocol=protocol)[0]
+        for model in (keras.Model(inputs, head(features)), keras.Model(inputs, features))
+    ]
+    assert rows[0] == rows[1] and rows[0]["10_shot"] > 1 / 3
+
+
+def test_evaluate_few_shot_equals_few_shot_of_all_features(sets):
+    """Both choose the same images for a seed, also for other numbers of shots in the same call."""
+    inputs = keras.Input((4, 4, 3))
+    features = keras.Model(inputs, keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(inputs)))
+    (row,) = evaluate(
+        features, ["tfds:a"], ["few_shot"], protocol=FewShotProtocol(shots=(1, 2, 7), seed=3)
+    )
+    data = tuple((split.images, split.labels) for split in sets["a"])
+    for shots in (1, 2, 7):
+        found = few_shot(features, {"a": data}, shots=(shots,), seed=3)["a"]
+        assert row[f"{shots}_shot"] == pytest.approx(found[shots], abs=1e-9)
+
+
+@pytest.mark.once("torch")
+def test_evaluate_of_a_model_that_takes_no_pixels_or_has_an_unknown_size_raises(sets):
+    normalised = create_model("vit_pico8", classes=6, include_preprocessing=False)
+    with pytest.raises(ValueError, match="evaluate: `model`.*include_preprocessing=False"):
+        evaluate(normalised, ["tfds:a"])
+    pooled = keras.layers.GlobalAveragePooling2D(data_format="channels_last")
+    unknown = keras.Sequential([keras.Input((None, None, 3)), pooled])
+    with pytest.raises(ValueError, match=r"evaluate: `model`.*\(None, None, None, 3\)"):
+        evaluate(unknown, ["tfds:a"], ["few_shot"])
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("metric", ["top1", "few_shot"])
+def test_evaluate_of_a_model_of_tokens_raises_before_any_prediction(metric, sets):
+    tokens = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Reshape((8, 6))])
+    tokens.predict = None
+    with pytest.raises(ValueError, match=r"evaluate: `model`.*\(None, 8, 6\)"):
+        evaluate(tokens, ["tfds:a"], [metric])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.evaluation import FewShotProtocol, few_shot, few_shot_accuracy
+from keras_tokenlearner.evaluation.few_shot import choose
 
 
 def _features(count, size, seed):
@@ -135,3 +136,21 @@ def test_few_shot_accuracy_of_too_few_examples_raises():
     train, labels = _features(40, 6, 0)
     with pytest.raises(ValueError, match="shots=11.* 10$"):
         few_shot_accuracy(train, labels, train, labels, 11)
+
+
+@pytest.mark.once("torch")
+def test_choose_of_more_shots_adds_examples_of_each_class():
+    labels = np.random.default_rng(0).integers(0, 3, 60)
+    few, many = choose(labels, 2, seed=5), choose(labels, 9, seed=5)
+    assert many.shape == (3, 9)
+    np.testing.assert_array_equal(many[:, :2], few)
+    np.testing.assert_array_equal(labels[many], np.arange(3)[:, None].repeat(9, axis=1))
+
+
+@pytest.mark.once("torch")
+def test_few_shot_of_token_outputs_raises_before_any_prediction():
+    tokens = keras.Sequential([keras.Input((3, 4)), keras.layers.Activation("linear")])
+    tokens.predict = None
+    data = (np.zeros((4, 3, 4)), np.arange(4)), (np.zeros((4, 3, 4)), np.arange(4))
+    with pytest.raises(ValueError, match=r"few_shot: `model`.*\(None, 3, 4\)"):
+        few_shot(tokens, {"a": data}, shots=(1,))

@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tokenlearner import create_model
 from keras_tokenlearner.evaluation import few_shot_accuracy, linear_probe
+from keras_tokenlearner.models import Preprocessing, VisionTransformer
 
 
 def features_model():
@@ -52,3 +54,33 @@ def test_linear_probe_of_token_outputs_or_wrong_labels_raises():
             linear_probe(features_model(), x, bad)
     with pytest.raises(ValueError, match="l2=0"):
         linear_probe(features_model(), x, labels, l2=0)
+
+
+@pytest.mark.parametrize("pooling", ["token", "avg", "max", "head"])
+def test_linear_probe_of_a_vision_transformer_keeps_its_preprocessing_and_features(pooling):
+    rule = Preprocessing(interpolation="bicubic", crop_fraction=0.875)
+    model = create_model(
+        "vit_pico8",
+        include_top=False,
+        pooling=pooling,
+        class_token=True,
+        pre_logits=5,
+        preprocessing=rule,
+    )
+    model.get_layer("block_0").trainable = False
+    images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
+    probe = linear_probe(model, images, np.arange(8) % 2)
+    assert isinstance(probe, VisionTransformer) and probe.preprocessing == rule
+    assert probe.name == model.name and not probe.get_layer("block_0").trainable
+    kernel, bias = probe.head.get_weights()
+    logits = model.predict(images, verbose=0) @ kernel + bias
+    wanted = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+    np.testing.assert_allclose(probe.predict(images, verbose=0), wanted, atol=1e-5)
+
+
+@pytest.mark.once("torch")
+def test_linear_probe_of_a_model_with_lora_weights_shares_its_layers():
+    model = create_model("vit_pico8", include_top=False, pooling="avg")
+    model.blocks[0].mlp.hidden.enable_lora(2)
+    probe = linear_probe(model, np.zeros((4, 32, 32, 3)), np.arange(4) % 2)
+    assert probe.get_layer("block_0") is model.get_layer("block_0")

@@ -1,7 +1,9 @@
 """Scores against manual counts and against scikit-learn."""
 
 import itertools
+import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -126,5 +128,27 @@ def test_merge_returns_the_mean_or_maximum_of_the_views_of_each_example():
     np.testing.assert_array_equal(merge(["b", "a", "b"], scores, "max")[1], [[1, 1], [2, 4]])
     with pytest.raises(ValueError, match="Received: how='sum'"):
         merge([0, 0, 0], scores, "sum")
-    with pytest.raises(ValueError, match="`groups`.* 1 groups, 3 views"):
+    with pytest.raises(ValueError, match="`groups`.* 1 entries, 3 views"):
         merge([0], scores)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda scores: top_k_accuracy([0, 1], scores),
+        lambda scores: mean_class_accuracy([0, 1], scores),
+        lambda scores: real_accuracy([[0], [1]], scores),
+        lambda scores: mean_average_precision(np.ones(scores.shape), scores),
+    ],
+    ids=["top_k", "mean_class", "real", "mean_average_precision"],
+)
+@pytest.mark.parametrize("shape", [(2,), (2, 3, 4)], ids=str)
+def test_metrics_of_scores_of_another_rank_raise(score, shape):
+    with pytest.raises(ValueError, match=rf"`scores`.*{re.escape(str(shape))}"):
+        score(np.zeros(shape))
+
+
+def test_merge_of_bfloat16_scores_returns_the_mean_of_float32():
+    scores = np.ones((1000, 1), ml_dtypes.bfloat16)  # a sum in bfloat16 ends at 256
+    merged = merge(np.zeros(1000, int), scores)[1]
+    assert merged.dtype == np.float32 and merged.item() == 1

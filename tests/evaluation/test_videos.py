@@ -1,14 +1,20 @@
 """Logits and metrics of generated videos, compared with manual averages."""
 
+import importlib
+
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
+from keras_tokenlearner import create_model
 from keras_tokenlearner.data import video
 from keras_tokenlearner.evaluation import evaluate_videos, predict_videos
 from tests.data.video.files import write
 
 pytest.importorskip("av", reason="the extra `video`")
+
+evaluation_videos = importlib.import_module("keras_tokenlearner.evaluation.videos")
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +123,58 @@ def test_predict_and_evaluate_videos_with_wrong_arguments_raise(model, videos):
         pytest.raises(ValueError, match=r"evaluate_videos: .*broken\.mp4"),
     ):
         evaluate_videos(model, broken)
+
+
+def test_predict_videos_of_a_head_called_twice_returns_the_logits_of_the_model(model, videos):
+    """`head.output` is the output of the first call, on black clips."""
+    inputs, head = keras.Input((4, 16, 16, 3)), keras.layers.Dense(2, activation="softmax")
+    pooling = keras.layers.GlobalAveragePooling3D(data_format="channels_last")
+    head(pooling(keras.layers.Rescaling(0.0)(inputs)))
+    other = keras.Model(inputs, head(pooling(inputs)))
+    head.set_weights(model.get_layer("head").get_weights())
+    some = videos.take([0, 1])
+    found, wanted = (predict_videos(each, some, clips=1, crops=1)[0] for each in (other, model))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_predict_videos_of_bfloat16_logits_averages_the_views_in_float32(
+    model, videos, monkeypatch
+):
+    view = np.full((1, 2), 1 + 2**-7, ml_dtypes.bfloat16)  # four of these need one more bit
+    monkeypatch.setattr(evaluation_videos, "_logits_model", lambda model: model)
+    monkeypatch.setattr(model, "predict_on_batch", lambda batch: np.repeat(view, len(batch), 0))
+    logits, _ = predict_videos(model, videos.take([0]), clips=5, crops=1)
+    assert logits.dtype == np.float32 and (logits == 1 + 2**-7).all()
+
+
+@pytest.mark.once("torch")
+def test_predict_and_evaluate_videos_of_models_of_other_inputs_or_outputs_raise(videos):
+    inputs = {"known": keras.Input((4, 16, 16, 3)), "unknown": keras.Input((None, 16, 16, 3))}
+    inputs["four channels"] = keras.Input((4, 16, 16, 4))
+    pooling = keras.layers.GlobalAveragePooling3D(data_format="channels_last")
+    named = "tokenlearner_x2plus1d_pico"
+    models = {
+        r"\(None, None, 16, 16, 3\)": keras.Model(inputs["unknown"], pooling(inputs["unknown"])),
+        r"\(None, 4, 16, 16, 4\)": keras.Model(
+            inputs["four channels"], pooling(inputs["four channels"])
+        ),
+        r"\(None, 64, 48\)": keras.Model(
+            inputs["known"], keras.layers.Reshape((64, 48))(inputs["known"])
+        ),
+        "include_preprocessing=False": create_model(named, classes=2, include_preprocessing=False),
+    }
+    for words, model in models.items():
+        for function in (predict_videos, evaluate_videos):
+            with pytest.raises(ValueError, match=f"{function.__name__}: `model`.*{words}"):
+                function(model, videos)
+
+
+@pytest.mark.once("torch")
+def test_predict_videos_skips_a_video_of_very_narrow_frames(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(video.augment, "MAX_RESIZED", 100)
+    sizes = {"narrow.mp4": (8, 160), "square.mp4": (16, 16)}
+    files = tuple(str(write(tmp_path / name, [20] * 40, size=sizes[name])) for name in sizes)
+    clips = video.VideoList(files, np.array([0, 1]), ("light", "dark"))
+    with pytest.warns(UserWarning, match=r"narrow\.mp4.* 8 x 160 "):
+        _, read = predict_videos(model, clips, clips=1, crops=1, verbose=0)
+    assert read.tolist() == [False, True]

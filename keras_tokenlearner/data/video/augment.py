@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool
+from keras_tokenlearner._checks import check_bool, check_choice
 from keras_tokenlearner._extras import require
+from keras_tokenlearner.data.preprocessing import MAX_RESIZED
 
 _LUMA = np.array([0.2989, 0.587, 0.114])  # weights of red, green and blue in grey
 
@@ -19,18 +22,47 @@ def fit_clip(clip: np.ndarray, height: int, width: int, place: float = 0.5) -> n
     Returns:
         Array of type float32 and shape (T, height, width, channels).
 
+    Raises:
+        ValueError: If the resized clip would have too many pixels, as for very narrow frames.
+
     Example:
 
     >>> fit_clip(np.zeros((8, 48, 64, 3)), 32, 32).shape
     (8, 32, 32, 3)
     """
-    scale = max(height / clip.shape[1], width / clip.shape[2])
-    size = tuple(
-        max(round(n * scale), m) for n, m in zip(clip.shape[1:3], (height, width), strict=True)
-    )
+    size = covering_size(clip.shape[:3], (height, width))
     clip = _resize(clip, size)
     top, left = (round((n - m) * place) for n, m in zip(size, (height, width), strict=True))
     return clip[:, top : top + height, left : left + width]
+
+
+def covering_size(shape: tuple[int, ...], wanted: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest `(height, width)` of a clip's aspect ratio that covers a wanted size.
+
+    Args:
+        shape: `(T, height, width)` of the clip.
+        wanted: `(height, width)` to cover, in pixels.
+
+    Raises:
+        ValueError: If the resized clip would have too many pixels, as for very narrow frames.
+
+    Example:
+
+    >>> covering_size((8, 48, 64), (32, 32))
+    (32, 43)
+    """
+    frames, *size = shape
+    scale = max(new / old for new, old in zip(wanted, size, strict=True))
+    height, width = (max(round(n * scale), m) for n, m in zip(size, wanted, strict=True))
+    # Larger clips, and frames of common aspect ratios, need no limit.
+    most = max(MAX_RESIZED, math.prod(shape), 4 * frames * math.prod(wanted))
+    if frames * height * width > most:
+        raise ValueError(
+            f"fit_clip: a clip must have at most {MAX_RESIZED} pixels after its resizing; crop "
+            f"narrow frames first. Received: {frames} frames of {size[0]} x {size[1]} pixels, "
+            f"resized to {height} x {width}"
+        )
+    return height, width
 
 
 def augment_clip(
@@ -81,6 +113,9 @@ def in_channels(clip: np.ndarray, channels: int) -> np.ndarray:
         clip: Array of shape (T, height, width, 3).
         channels: Integer, 1 or 3.
 
+    Raises:
+        ValueError: If `channels` is neither 1 nor 3.
+
     Example:
 
     >>> in_channels(np.zeros((8, 32, 32, 3)), 1).shape
@@ -88,6 +123,7 @@ def in_channels(clip: np.ndarray, channels: int) -> np.ndarray:
     """
     if channels == clip.shape[-1]:
         return clip
+    check_choice("in_channels", "channels", channels, (1, 3))
     return (clip @ _LUMA)[..., None].astype("float32")
 
 

@@ -13,7 +13,7 @@ from keras_tokenlearner.data.video.clips import random_clip, uniform_clips
 from keras_tokenlearner.data.video.lists import VideoList
 
 
-class VideoBatches(ReadBatches[np.ndarray]):
+class VideoBatches(ReadBatches[tuple[np.ndarray, np.ndarray]]):
     """Batches of clips from video files, for `fit` on every backend.
 
     For training, the clip of a video starts at a random time, with the same augmentation on all
@@ -22,8 +22,8 @@ class VideoBatches(ReadBatches[np.ndarray]):
 
     Args:
         videos: A `VideoList`, for example from `from_folder`.
-        input_shape: `(frames, height, width, channels)` of the model. For one channel,
-            clips become grey.
+        input_shape: `(frames, height, width, channels)` of the model, with one channel or three.
+            For one channel, clips become grey.
         batch_size: Integer. The last batch may be smaller.
         stride: Integer, distance between two frames of a clip, in frames of the video.
         frame_rate: Rate of the frames that `stride` counts, in frames per second. Defaults to the
@@ -34,8 +34,9 @@ class VideoBatches(ReadBatches[np.ndarray]):
         label_mode: `"int"` for labels of shape (B,). `"categorical"` for one-hot labels of type
             float32 and shape (B, classes). Labels of several classes per video stay unchanged.
         on_error: `"skip"` or `"raise"`. `"skip"` replaces an unreadable video by another video of
-            the same class, and warns after the epoch. The attribute `skipped` has the file and the
-            reason. `"raise"` raises an error.
+            the same class, and warns after the epoch. For several labels per video, a video of
+            other classes is the last choice. It keeps its own labels. The attribute `skipped` has
+            the file and the reason. `"raise"` raises an error.
         seed: Integer, decides order, moments and augmentation.
         threads: Integer, threads that decode videos.
 
@@ -68,7 +69,12 @@ class VideoBatches(ReadBatches[np.ndarray]):
         threads: int = 2,
     ) -> None:
         check_is("VideoBatches", "videos", videos, VideoList, "a VideoList")
-        check_ints("VideoBatches", "input_shape", input_shape, lengths=(4,))
+        shape = check_ints("VideoBatches", "input_shape", input_shape, lengths=(4,))
+        if shape[-1] not in (1, 3):
+            raise ValueError(
+                "VideoBatches: `input_shape` must have one channel or three. "
+                f"Received: input_shape={input_shape}"
+            )
         check_positive("VideoBatches", "stride", stride)
         if frame_rate is not None:
             check_positive("VideoBatches", "frame_rate", frame_rate)
@@ -86,7 +92,7 @@ class VideoBatches(ReadBatches[np.ndarray]):
             partial=True,
         )
         self.videos = videos
-        self.input_shape = input_shape
+        self.input_shape = shape
         self.stride = stride
         self.frame_rate = frame_rate
         self.training = training
@@ -97,12 +103,16 @@ class VideoBatches(ReadBatches[np.ndarray]):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         index = self.place(index)
-        return np.stack(self.found(index)), self.targets[self.rows(index)]
+        clips, targets = zip(*self.found(index), strict=True)
+        return np.stack(clips), np.stack(targets)
 
     def called(self, row: int) -> str:
         return self.videos.files[row]
 
-    def read(self, row: int, epoch: int) -> np.ndarray:
+    def read(self, row: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        return self._clip(row, epoch), self.targets[row]
+
+    def _clip(self, row: int, epoch: int) -> np.ndarray:
         frames, height, width, channels = self.input_shape
         random = np.random.default_rng((self.seed, epoch, row))
         info = self.videos.probe(row)

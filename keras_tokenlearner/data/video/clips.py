@@ -6,7 +6,7 @@ import numpy as np
 def random_clip(
     duration: float, frames: int, step: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Return the times of a clip at a random moment.
+    """Return the times of the frames of a clip with a random start, in seconds.
 
     Args:
         duration: Duration of the video, in seconds.

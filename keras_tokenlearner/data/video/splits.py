@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data.folders import held_out, split_folders
 from keras_tokenlearner.data.video.lists import (
@@ -35,7 +36,7 @@ def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
     """
     if str(path).startswith("tfds:"):
         return load_tfds(str(path).removeprefix("tfds:"))
-    folder = Path(str(path).removeprefix("folder:"))
+    folder = check_path("open_videos", "path", str(path).removeprefix("folder:"))
     if (folder / "Charades_v1_train.csv").is_file():
         files = [folder / f"Charades_v1_{split}.csv" for split in ("train", "test")]
         train, test = (from_charades(file, folder / "Charades_v1_480") for file in files)

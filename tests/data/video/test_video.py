@@ -1,7 +1,6 @@
 """Generated video files: the expected frames are read, and every failure raises or warns."""
 
 import struct
-import subprocess
 import sys
 from fractions import Fraction
 
@@ -229,6 +228,14 @@ def test_fit_clip_and_augment_clip_change_all_frames_equally():
     np.testing.assert_allclose(right, clip[:, :, 20:])
 
 
+def test_fit_clip_of_very_narrow_frames_raises_before_they_are_resized():
+    with pytest.raises(ValueError, match=" 16777216 .* 2 frames of 1 x 90000 .* 224 x 20160000"):
+        video.fit_clip(np.zeros((2, 1, 90_000, 3), "uint8"), 224, 224)
+    # A frame that becomes smaller, and common aspect ratios, have no limit.
+    assert video.augment.covering_size((1, 64, 2**20), (32, 32)) == (32, 2**19)
+    assert video.augment.covering_size((99, 240, 426), (448, 448)) == (448, 795)
+
+
 @pytest.fixture
 def folder(tmp_path):
     for label, name in enumerate(("dark", "light")):
@@ -363,6 +370,7 @@ def test_video_batches_with_on_error_skip_report_number_and_names_of_broken_file
     [
         ({"input_shape": (None, 3, 16, 16, 3)}, r"input_shape=\(None, 3, 16, 16, 3\)"),
         ({"input_shape": (16, 16, 3)}, r"input_shape=\(16, 16, 3\)"),
+        ({"input_shape": (3, 16, 16, 4)}, r"input_shape=\(3, 16, 16, 4\)"),
         ({"stride": 0}, "stride=0"),
         ({"seed": -1}, "seed=-1"),
         ({"frame_rate": -5.0}, "frame_rate=-5.0"),
@@ -449,11 +457,28 @@ def test_video_model_learns_from_a_folder(folder):
     assert model.evaluate(test, verbose=0)[1] == 1.0
 
 
-def test_probe_without_pyav_raises_and_names_the_extra(ramp):
-    program = (
-        "import sys; sys.modules['av'] = None\n"
-        "from keras_tokenlearner.data.video import probe\n"
-        f"probe({str(ramp)!r})"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "extra `video`" in done.stderr
+def test_probe_without_pyav_raises_and_names_the_extra(ramp, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match="extra `video`"):
+        probe(ramp)
+
+
+def test_video_batches_of_several_labels_replace_a_broken_file_by_a_video_and_its_labels(tmp_path):
+    """No other video has the same two labels as the broken file."""
+    files = [write(tmp_path / f"{level}.mp4", [level] * 4) for level in (20, 200)]
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    labels = np.array([[1, 0], [0, 1], [1, 1]], "float32")
+    paths = tuple(str(file) for file in (*files, tmp_path / "broken.mp4"))
+    batches = VideoBatches(VideoList(paths, labels, ("d", "l")), (2, 16, 16, 3), 3, seed=1)
+    clips, found = batches[0]
+    assert found.dtype == np.float32 and sorted(found.sum(1)) == [1, 1, 1]
+    np.testing.assert_array_equal(clips[:, :, :, 10:].mean((1, 2, 3, 4)) > 100, found[:, 1] == 1)
+    with pytest.warns(UserWarning, match="1 of 3.*broken"):
+        batches.on_epoch_end()
+
+
+def test_clip_in_four_channels_raises():
+    clip = np.zeros((2, 4, 4, 3))
+    assert video.in_channels(clip, 3) is clip and video.in_channels(clip, 1).shape == (2, 4, 4, 1)
+    with pytest.raises(ValueError, match="in_channels: `channels`.*channels=4"):
+        video.in_channels(clip, 4)
