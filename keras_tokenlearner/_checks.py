@@ -214,7 +214,8 @@ def check_model(
     if functional and isinstance(value, keras.Sequential):
         raise ValueError(
             f"{owner}: `{name}` must be {wanted}, not a keras.Sequential; pass "
-            f"keras.Model(model.inputs, model.outputs). Received: {name}={value!r}"
+            "keras.Model(model.inputs[0], model.outputs[0]). "
+            f"Received: {name}={value!r}"
         )
     if not getattr(value, "inputs", None):
         raise ValueError(
@@ -228,6 +229,16 @@ def check_model(
             f"with inputs {shapes[0]} and outputs {shapes[1]}"
         )
     return value
+
+
+def check_vectors(owner: str, name: str, model: keras.Model) -> None:
+    """Raise `ValueError` unless the outputs of a model have shape (B, C)."""
+    if len(model.output_shape) != 2:
+        raise ValueError(
+            f"{owner}: `{name}` must return outputs of shape (B, C). For features, build it with "
+            "include_top=False and pooling='avg' or 'token'. "
+            f"Received: {name}={model.name!r} with outputs of shape {model.output_shape}"
+        )
 
 
 def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:

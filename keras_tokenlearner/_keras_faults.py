@@ -12,6 +12,10 @@ fault. These workarounds stay in other modules, because they are part of other c
   TensorFlow and PyTorch, where `keras.distribution` has no effect. For the same reason, `scope`
   of `devices.py` refuses `model_parallel` on these backends. For PyTorch, see
   https://github.com/keras-team/keras/issues/23418.
+* `set_weights` of `models/state.py` also sets the constants by which an adapted `Normalization`
+  normalises. A related issue is https://github.com/keras-team/keras/issues/20147.
+* `HubBackbone` of `applications/hub.py` sets `trainable` after its constructor. The constructor of
+  a functional model with `trainable=False` does not freeze the layers. No public issue is known.
 """
 
 import contextlib

@@ -28,7 +28,8 @@ keras.utils.set_random_seed(0)
 # ## The teacher
 #
 # Any plain ViT of this package works, also with weights of timm, DINOv2, Hugging Face, AugReg or
-# KerasHub. For example, `kt.create_model("vit_s16", weights="timm:FILE")` loads a file of timm.
+# KerasHub. For example, `kt.from_preset("hf://timm/vit_small_patch16_224.augreg_in21k_ft_in1k")`
+# loads a model of timm.
 #
 # This notebook uses the small `vit_nano4`. To save training time, it copies the included weights of
 # the TokenLearner model, layer by layer. A short fit adapts the later blocks to all 49 tokens.

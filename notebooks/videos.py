@@ -159,6 +159,5 @@ draw_clip_maps(clip, maps)
 #
 # ```bash
 # keras-tokenlearner train videos --set data=videos --set epochs=20
-# keras-tokenlearner evaluate tokenlearner_x2plus1d_pico --data videos \
-#   --weights trained/tokenlearner_x2plus1d_pico.weights.h5
+# keras-tokenlearner evaluate trained/tokenlearner_x2plus1d_pico.keras --data videos
 # ```

@@ -122,6 +122,22 @@ def test_keras_fit_with_multi_worker_mirrored_strategy_fails():
     assert [process.wait() for process in processes] == [FAILED, FAILED]
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="only on tensorflow and jax: the fault")
+def test_keras_set_weights_of_an_adapted_normalization_leaves_its_constants():
+    layer, copy = (keras.layers.Normalization() for _ in range(2))
+    layer.adapt(np.array([[3.0], [5.0]]))
+    copy.build((None, 1))
+    copy.set_weights(layer.get_weights())
+    found, right = (keras.ops.convert_to_numpy(x(np.array([[5.0]]))) for x in (copy, layer))
+    assert (found.item(), right.item()) == (5.0, 1.0)
+
+
+def test_keras_constructor_of_a_functional_model_with_trainable_false_freezes_no_layer():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs), trainable=False)
+    assert not model.trainable and model.layers[1].trainable
+
+
 FAILED = 3
 
 

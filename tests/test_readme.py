@@ -58,6 +58,7 @@ def test_readme_python_blocks_run_in_order(photos, capsys):
     assert names["tokens"].shape == (None, 8, 256)
 
 
+@pytest.mark.once("torch")
 def test_readme_model_table_equals_the_catalogue():
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| ([\d.]+) \| ([\d.]+) \|", README, re.MULTILINE)
     assert len(rows) == 5
@@ -68,6 +69,7 @@ def test_readme_model_table_equals_the_catalogue():
         assert float(mparams) == pytest.approx(found.params / 1e6, abs=0.06)
 
 
+@pytest.mark.once("torch")
 def test_readme_relative_links_lead_to_files():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     files = [link for link in links if not link.startswith("http")]
@@ -75,6 +77,7 @@ def test_readme_relative_links_lead_to_files():
     assert [link for link in files if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.once("torch")
 def test_readme_extras_exist():
     table = README.partition("| extra | adds |")[2].partition("\n\n")[0]
     named = re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
@@ -82,6 +85,7 @@ def test_readme_extras_exist():
     assert set(named) <= set(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.once("torch")
 def test_readme_badges_state_the_requirements():
     (keras_needed,) = (found for found in PROJECT["dependencies"] if found.startswith("keras"))
     for name, text in (
@@ -92,6 +96,7 @@ def test_readme_badges_state_the_requirements():
         assert f">{text}</text>" in (ROOT / f"docs/badges/{name}.svg").read_text()
 
 
+@pytest.mark.once("torch")
 def test_citation_file_authors_equal_the_project_authors():
     citation = (ROOT / "CITATION.cff").read_text()
     assert re.findall(r"^  - name: (.*)$", citation, re.MULTILINE) == [
@@ -99,6 +104,7 @@ def test_citation_file_authors_equal_the_project_authors():
     ]
 
 
+@pytest.mark.once("torch")
 def test_pypi_page_equals_the_readme_without_relative_links():
     made = runpy.run_path(str(ROOT / "docs/pypi.py"))["pypi_page"](README)
     assert (ROOT / "docs/pypi.md").read_text() == made, "run `python docs/pypi.py`"

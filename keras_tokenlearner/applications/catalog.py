@@ -44,7 +44,9 @@ X2PLUS1D_TOKENS: dict[str, X2Plus1DFields] = {"pico": {"num_tokens": 4, "replace
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A named model: its config and its default input shape. The config's type selects the class.
+    """A named model: its config and its default input shape.
+
+    The type of the config selects `VisionTransformer` or `X2Plus1D`.
 
     Example:
 

@@ -10,6 +10,7 @@ import keras
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
 from keras_tokenlearner._errors import errors_of
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.hints import check_arguments
@@ -21,13 +22,15 @@ from keras_tokenlearner.models import (
     X2Plus1DConfig,
     names,
 )
+from keras_tokenlearner.models.config import check_fields
 from keras_tokenlearner.models.config_fields import Fields, Normalization
 from keras_tokenlearner.models.vision_model import (
     Activation,
     BuildArguments,
     Policy,
     VisionModel,
-    check_shape,
+    check_build,
+    check_class_names,
     is_input,
 )
 from keras_tokenlearner.presets.addresses import is_address, parse_address
@@ -128,21 +131,38 @@ def create_model(
     (None, 10)
     """
     check_choice("create_model", "model", model, list(CATALOG), "`list_models()`")
-    check_bool("create_model", "include_top", include_top)
-    check_bool("create_model", "include_preprocessing", include_preprocessing)
     if classes is not None:
         classes = check_int("create_model", "classes", classes)
     entry = CATALOG[model]
     owner = f"create_model({model!r})"
     fields = [field.name for field in dataclasses.fields(entry.config)]
     check_arguments(model, weights, cast(Fields, changes), fields)
-    if input_shape is not None or input_tensor is not None:
-        check_shape(owner, input_shape, input_tensor)
+    kind = MODELS[type(entry.config)]
+    is_included = isinstance(weights, str) and (model, weights) in store.STORE
+    shape = input_shape
+    if shape is None and input_tensor is None and not is_included:
+        shape = entry.input_shape
+    with errors_of(owner):  # wrong arguments raise an error before a download
+        check_build(
+            owner,
+            kind,
+            _changed(entry.config, cast(Fields, changes)),
+            input_shape=shape,
+            input_tensor=input_tensor,
+            include_top=include_top,
+            include_preprocessing=include_preprocessing,
+            pooling=pooling,
+            classifier_activation=classifier_activation,
+            preprocessing=preprocessing,
+            dtype=dtype,
+        )
+        if class_names is not None:
+            number = 1000 if classes is None and weights is None else classes
+            check_class_names(owner, class_names, include_top, number)
     # A wrong path or name raises an error before a large model is built.
     is_file = str(weights).endswith(OWN_FILES) and not SOURCES.keys() & {_source(weights)}
     if is_file and str(weights).startswith(("https://", "http://")):
         weights = _downloaded(owner, cast(str, weights))
-    is_included = isinstance(weights, str) and (model, weights) in store.STORE
     stored = plan = of_weights = shapes = None
     if weights is not None and is_file and "://" not in str(weights):
         shapes = saved_shapes(weights, owner)
@@ -192,7 +212,6 @@ def create_model(
         "dtype": dtype,
         "name": name or model,
     }
-    kind = MODELS[type(entry.config)]
     with errors_of(owner):
         if plan is not None:
             plan.check_features()
@@ -237,7 +256,8 @@ def create_model(
                 )
     if computed:
         sources = keras.utils.get_source_inputs(input_tensor)
-        return keras.Model(sources, built(input_tensor), name=built.name)
+        with dtype_policy(built.dtype_policy):  # decides whether `compile` scales losses
+            return keras.Model(sources, built(input_tensor), name=built.name)
     return built
 
 
@@ -281,6 +301,15 @@ def _trunk_fields(plan: Plan, reducer: str | None, fuser: str | None) -> Fields:
     elif fuser != "token_fuser":
         without = ("fuser_beta", "fuser_norm")
     return {name: value for name, value in plan.fields.items() if name not in without}
+
+
+def _changed(
+    config: VisionTransformerConfig | X2Plus1DConfig, changes: Fields
+) -> VisionTransformerConfig | X2Plus1DConfig:
+    """Return a config with changed fields. A checkpoint may change further fields of a ViT."""
+    if isinstance(config, VisionTransformerConfig):
+        return check_fields(config, changes)
+    return dataclasses.replace(config, **cast(dict[str, Any], changes))
 
 
 def _source(weights: str | os.PathLike[str] | None) -> str:

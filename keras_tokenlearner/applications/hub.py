@@ -12,6 +12,7 @@ from keras_tokenlearner._json import JSON
 from keras_tokenlearner.applications.arguments import BodyArguments, ModelArguments
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.state import freeze_parts, frozen_parts
 from keras_tokenlearner.models.vision_model import Policy
 
 
@@ -67,6 +68,7 @@ def _hub_backbone_class() -> type[keras.Model]:
             dtype: Policy = None,
             name: str | None = None,
             trainable: bool = True,
+            frozen: dict[str, bool] | None = None,
         ) -> None:
             if isinstance(body, dict):  # the config of a saved backbone
                 config = dict(body["config"])
@@ -84,11 +86,14 @@ def _hub_backbone_class() -> type[keras.Model]:
                 outputs=features(body.output),
                 dtype=dtype or body.dtype_policy,
                 name=name or body.name,
-                trainable=trainable,
             )
             self.body = saved
+            # The constructor of Keras sets `trainable` before the model has layers.
+            self.trainable = trainable
+            if frozen:  # the config of a saved backbone
+                freeze_parts(self, trainable, frozen)
 
         def get_config(self) -> dict[str, JSON]:
-            return {**super().get_config(), "body": self.body}
+            return {**super().get_config(), "body": self.body, "frozen": frozen_parts(self)}
 
     return HubBackbone

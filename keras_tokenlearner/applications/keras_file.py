@@ -56,8 +56,8 @@ def _numbers(owner: str, said: Object, stored: int) -> int:
     if kind is not None and isinstance(own, dict):
         fields = kind.config_class(**cast("Any", own["config"]))
         check_tables(owner, fields, cast("Sequence[int]", own["input_shape"]), stored)
-    plain = {name: value for name, value in said.items() if name != "compile_config"}
     try:
+        plain = _plain(said)
         model = without_weights(
             lambda: keras.saving.deserialize_keras_object(plain, safe_mode=True)
         )
@@ -66,3 +66,13 @@ def _numbers(owner: str, said: Object, stored: int) -> int:
         # For a damaged config, the load raises the same error. The classes of a
         # `keras.saving.custom_object_scope` are known only in the thread of the load.
         return 0
+
+
+def _plain(said: Any) -> Any:
+    """Return a config without optimizers, and without quantization, which needs the weights."""
+    if isinstance(said, list):
+        return [_plain(value) for value in said]
+    if isinstance(said, dict):
+        omitted = ("compile_config", "quantization")
+        return {name: _plain(value) for name, value in said.items() if name not in omitted}
+    return said

@@ -46,13 +46,14 @@ def get(identifier: Activation | dict[str, JSON], owner: str = "activations") ->
         near = difflib.get_close_matches(str(identifier), [*_OWN, *dir(keras.activations)], n=3)
         hint = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
         raise ValueError(
-            f"{owner}: `activation` must be a callable, a name of keras.activations, or one of "
-            f"{list(_OWN)}. Received: activation={identifier!r}.{hint}"
+            f"{owner}: `activation` must be one of {list(_OWN)}, a name or config of "
+            "keras.activations, a callable, or None. "
+            f"Received: activation={identifier!r}.{hint}"
         ) from error
 
 
 def serialize(activation: ActivationFunction) -> str | dict[str, JSON]:
-    """Return the name or config of an activation, the inverse of `get`."""
+    """Return the name or config from which `get` returns an activation function."""
     for name, function in _OWN.items():
         if activation is function:
             return name

@@ -9,7 +9,7 @@ from keras_tokenlearner._errors import listed, own_errors
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import TokenFuser, TokenLearner
 from keras_tokenlearner.models.features import uncompiled
-from keras_tokenlearner.models.retrofit import weights_problem
+from keras_tokenlearner.models.retrofit import call_copy, copy_weights, weights_problem
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
@@ -41,14 +41,15 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
             `_8tokens`.
 
     Returns:
-        A `VisionTransformer`, or a functional `keras.Model` for any other `model`. Inputs and
-        outputs have the shapes of `model`. As an exception, a model without top, pooling and fuser
-        returns fewer tokens.
+        A `VisionTransformer`, or a functional `keras.Model` for any other `model`. All layers are
+        trainable, also layers that are frozen in `model`. Inputs and outputs have the shapes of
+        `model`. As an exception, a model without top, pooling and fuser returns fewer tokens.
 
     Raises:
         ValueError: If `model` has no TokenLearner, or a TokenLearner that does not start from a
             grid. Also if `model` has a TokenFuser, LoRA weights or quantized weights. Also if
-            `num_tokens` is larger than the `num_tokens` of `model`.
+            `num_tokens` is larger than the `num_tokens` of `model`, or your own head needs a fixed
+            number of tokens.
 
     Example:
 
@@ -72,8 +73,10 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
         settings = {**model.get_config(), "config": config, "name": name, "parents": []}
         small = type(model).from_config({**settings, "trainable": True, "frozen": {}})
     for layer in model.layers:
+        if not layer.weights:  # a copy of an input may have another name
+            continue
         copy = small.get_layer(layer.name)
-        copy.set_weights(_first(layer, num_tokens))
+        copy_weights(copy, _first(layer, num_tokens))
         if isinstance(layer, TokenLearner):  # fewer cells of the grid have another tree
             copy.parents = layer.parents[:num_tokens]
     return small
@@ -112,9 +115,14 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
             settings |= {"num_tokens": num_tokens, "parents": None}
         return type(layer).from_config(settings)
 
-    copy = keras.models.clone_model(uncompiled(model), clone_function=clone)
-    with dtype_policy(model.dtype_policy):  # decides whether `compile` scales losses
-        return keras.Model(copy.input, copy.output, name=name)
+    copy = keras.models.clone_model(
+        uncompiled(model), clone_function=clone, call_function=call_copy
+    )
+    with dtype_policy(_learners(model)[0].dtype_policy):  # decides whether `compile` scales losses
+        small = keras.Model(copy.input, copy.output, name=name)
+    for layer in small.layers:
+        layer.trainable = True
+    return small
 
 
 def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:

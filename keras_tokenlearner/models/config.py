@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import cast
@@ -25,11 +26,13 @@ from keras_tokenlearner.models.config_fields import (
     REDUCERS,
     ROTARY,
     ROTARY_TOKENS,
+    Fields,
     FieldValue,
     VisionTransformerFields,
 )
 from keras_tokenlearner.models.config_rules import check_rules
 
+OWNER = "VisionTransformerConfig"
 # Fields in which newer families differ from the ViT of 2021.
 NEWER = (
     "embedding_norm",
@@ -209,7 +212,16 @@ class VisionTransformerConfig:
     mlp_inner_norm: bool = False
 
     def __post_init__(self) -> None:
-        owner = "VisionTransformerConfig"
+        self._check_fields()
+        default = {one.name: one.default for one in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in default}
+        check_rules(
+            OWNER, cast("VisionTransformerFields", values), cast("VisionTransformerFields", default)
+        )
+
+    def _check_fields(self) -> None:
+        """Check each field on its own."""
+        owner = OWNER
         # The checks return Python numbers, which JSON can hold.
         for name in ("hidden_dim", "num_layers", "num_heads", "num_tokens"):
             self._set(name, check_int(owner, name, getattr(self, name)))
@@ -263,11 +275,6 @@ class VisionTransformerConfig:
         if self.rotary_grid is not None:
             axes = (len(self.patch_size),)
             self._set("rotary_grid", check_ints(owner, "rotary_grid", self.rotary_grid, axes))
-        default = {one.name: one.default for one in dataclasses.fields(self)}
-        values = {name: getattr(self, name) for name in default}
-        check_rules(
-            owner, cast("VisionTransformerFields", values), cast("VisionTransformerFields", default)
-        )
 
     def _set(self, name: str, value: FieldValue) -> None:
         """Set a field of the frozen dataclass."""
@@ -311,3 +318,15 @@ class VisionTransformerConfig:
     def num_prefix_tokens(self) -> int:
         """Number of tokens before the patch tokens: class token and registers."""
         return int(self.class_token) + self.register_tokens
+
+
+def check_fields(config: VisionTransformerConfig, changes: Fields) -> VisionTransformerConfig:
+    """Check each changed field on its own, and return a config with these fields.
+
+    The fields may contradict each other, until a checkpoint has decided the other fields.
+    """
+    changed = copy.copy(config)
+    for name, value in changes.items():
+        changed._set(name, value)
+    changed._check_fields()
+    return changed

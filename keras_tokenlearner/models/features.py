@@ -1,11 +1,14 @@
 """Functions that return a part of a model, or a model without its optimizer."""
 
+import inspect
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import layers
 
 from keras_tokenlearner._checks import check_bool, check_ints
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
@@ -59,12 +62,14 @@ def feature_extractor(
                 f"{owner}: `blocks` must be numbers from 0 to {model.config.num_layers - 1}. "
                 f"Received: blocks={blocks}"
             )
-        outputs[names.block_name(index)] = _features(model, index, normalize)
+        with dtype_policy(model.dtype_policy):
+            outputs[names.block_name(index)] = _features(model, index, normalize)
     if not outputs:
         raise ValueError(
             f"{owner}: `blocks` must have at least one number. Received: blocks={blocks}"
         )
-    return keras.Model(model.input, outputs, name=f"{model.name}_features")
+    with dtype_policy(model.dtype_policy):  # decides whether `compile` scales losses
+        return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
 def has_head(model: keras.Model) -> bool:
@@ -81,6 +86,89 @@ def uncompiled(model: keras.Model) -> keras.Model:
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     return keras.Model(model.input, model.output, name=model.name)
+
+
+class Call(NamedTuple):
+    """A call of an operation or layer in the graph of a model.
+
+    Attributes:
+        operation: The operation or layer.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        outputs: The outputs.
+    """
+
+    operation: keras.Operation
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: Any
+
+    @property
+    def inputs(self) -> keras.KerasTensor:
+        """The first symbolic tensor of the arguments."""
+        found = keras.tree.flatten((self.args, self.kwargs))
+        return next(x for x in found if isinstance(x, keras.KerasTensor))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All arguments, by the names in the signature of `call`."""
+        return inspect.signature(self.operation.call).bind(*self.args, **self.kwargs).arguments
+
+
+def with_calls(model: keras.Model) -> tuple[keras.Model, dict[str, Call]]:
+    """Return a model with the same layers, and the last call of each of its layers, by name.
+
+    The properties `input` and `output` of a layer are tensors of its first call. For a layer that
+    was called several times, they may belong to another output or to another model.
+
+    Args:
+        model: A functional model, or a `keras.Sequential` with known inputs.
+
+    Example:
+
+    >>> inputs, other, dense = keras.Input((4,)), keras.Input((4,)), keras.layers.Dense(2)
+    >>> first, second = keras.Model(other, dense(other)), keras.Model(inputs, dense(inputs))
+    >>> copy, calls = with_calls(second)
+    >>> dense.input is first.input, calls[dense.name].inputs is copy.input
+    (True, True)
+    """
+    calls: dict[str, Call] = {}
+
+    def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        outputs = operation(*args, **kwargs)
+        calls[operation.name] = Call(operation, args, kwargs, outputs)
+        return outputs
+
+    # No other public function of Keras passes each call of a graph to a function.
+    copy = keras.models.clone_model(
+        uncompiled(model), clone_function=lambda layer: layer, call_function=call
+    )
+    return copy, calls
+
+
+def with_plain_output(model: keras.Model) -> keras.Model:
+    """Return a model whose only output is not in a list or dictionary.
+
+    `keras.Model(inputs, [output])` and `keras.Model(inputs, {"name": output})` have one output. But
+    a prediction may then be a list or a dictionary. The new model shares the layers of `model`.
+
+    Args:
+        model: A model with known inputs. Other models are returned unchanged.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", classes=3)
+    >>> with_plain_output(keras.Model(model.inputs, {"scores": model.output})).output.shape
+    (None, 3)
+    """
+    is_plain = isinstance(model, keras.Sequential) or isinstance(model.output, keras.KerasTensor)
+    if is_plain or len(model.outputs) != 1 or len(model.inputs) != 1:
+        return model
+    plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    for attribute in ("class_names", "preprocessing"):  # set by the user
+        if hasattr(model, attribute):
+            setattr(plain, attribute, getattr(model, attribute))
+    return plain
 
 
 def _features(model: VisionTransformer, index: int, normalize: bool) -> keras.KerasTensor:

@@ -4,7 +4,7 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.features import has_head
+from keras_tokenlearner.models.features import Call, has_head, with_calls
 from keras_tokenlearner.models.last_activation import activation_name, last_activation
 
 _PROBABILITIES = ("softmax", "sigmoid")
@@ -41,7 +41,10 @@ def head_of(model: keras.Model) -> layers.Dense | None:
             if not _may_follow(operation):
                 break
     named = model.get_layer(names.HEAD) if has_head(model) else None
-    return named if isinstance(named, layers.Dense) and len(named.output.shape) == 2 else None
+    if not isinstance(named, layers.Dense):
+        return None
+    _, calls = with_calls(model)
+    return named if len(calls[named.name].outputs.shape) == 2 else None
 
 
 def _may_follow(operation: keras.Operation) -> bool:
@@ -72,7 +75,7 @@ def check_head(owner: str, name: str, model: keras.Model) -> layers.Dense | None
 
 
 def has_logits(model: keras.Model, head: layers.Dense) -> bool:
-    """Return whether `logits_of(head)` are the logits of the model's probabilities.
+    """Return whether `logits_of` returns the logits of the model's probabilities.
 
     For a head with an activation, `logits_of` computes the outputs again from kernel and bias. The
     logits are then wrong for a quantized head, whose kernel lacks the scales. The logits are also
@@ -105,11 +108,16 @@ def check_logits(owner: str, name: str, model: keras.Model) -> layers.Dense | No
     return head
 
 
-def logits_of(head: layers.Dense) -> keras.KerasTensor:
-    """Return the outputs of a dense layer before its activation, as a symbolic tensor."""
+def logits_of(head: layers.Dense, call: Call) -> keras.KerasTensor:
+    """Return the outputs of a dense layer before its activation, as a symbolic tensor.
+
+    Args:
+        head: The dense layer.
+        call: The call of the layer in the model's graph, from `with_calls`.
+    """
     if activation_name(head.activation) == "linear":
-        return head.output
-    return PreActivation(head)(head.input)
+        return call.outputs
+    return PreActivation(head)(call.inputs)
 
 
 class PreActivation(layers.Layer):

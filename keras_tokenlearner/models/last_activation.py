@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from keras_tokenlearner.layers.activations import Activation
+from keras_tokenlearner.models.features import with_calls
 
 _KNOWN = ("Softmax", "Sigmoid")  # class names of layers, and of operations of `keras.ops`
 
@@ -51,7 +52,13 @@ def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation |
     operations = getattr(model, "operations", None) or model.layers
     try:
         wanted = operation.input
-        return next(found for found in operations if found.output is wanted)
+        outputs = {found.name: found.output for found in operations}
+        if not any(found is wanted for found in outputs.values()):
+            # A layer was called several times: `input` and `output` are tensors of its first call.
+            _, calls = with_calls(model)
+            wanted = calls[operation.name].inputs
+            outputs = {name: call.outputs for name, call in calls.items()}
+        return next(found for found in operations if outputs.get(found.name) is wanted)
     except (AttributeError, StopIteration, ValueError):
         return None
 

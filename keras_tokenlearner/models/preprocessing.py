@@ -1,6 +1,7 @@
 from dataclasses import asdict, dataclass
 from typing import Self, TypedDict, cast
 
+import keras
 import numpy as np
 from keras import layers
 
@@ -10,10 +11,12 @@ from keras_tokenlearner._checks import (
     check_numbers,
     check_positive_fraction,
 )
-from keras_tokenlearner.models.names import PREPROCESSING
+from keras_tokenlearner.models import names
 
 RESIZE_MODES = ("shortest", "squash", "longest")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+# One of these layers before a model replaces `include_preprocessing=True`.
+SCALING = (layers.Rescaling, layers.Normalization)
 
 
 class PreprocessingFields(TypedDict):
@@ -105,8 +108,8 @@ class Preprocessing:
         scale = [1 / (255 * std) for std in stds]
         offset = [-mean / std for mean, std in zip(means, stds, strict=True)]
         if count == 1:
-            return layers.Rescaling(scale[0], offset=offset[0], name=PREPROCESSING)
-        return layers.Rescaling(scale, offset=offset, name=PREPROCESSING)
+            return layers.Rescaling(scale[0], offset=offset[0], name=names.PREPROCESSING)
+        return layers.Rescaling(scale, offset=offset, name=names.PREPROCESSING)
 
     @classmethod
     def of_layer(cls, layer: layers.Rescaling) -> Self:
@@ -114,3 +117,25 @@ class Preprocessing:
         scale, offset = (np.atleast_1d(value) for value in (layer.scale, layer.offset))
         std = 1 / (255 * scale)
         return cls(mean=tuple(-offset * std), std=tuple(std))
+
+
+def check_takes_pixels(owner: str, model: keras.Model) -> None:
+    """Raise `ValueError` if a model of this package does not take pixels in [0, 255].
+
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        model: A `keras.Model`. The first model inside `model` is checked too, unless a
+            scaling layer precedes it.
+    """
+    found = {layer.name for layer in model.layers}
+    if names.are_of_a_model(found) and names.PREPROCESSING not in found:
+        raise ValueError(
+            f"{owner}: `model` must take pixels in [0, 255]; build it with "
+            "include_preprocessing=True, or put a scaling layer before it. "
+            f"Received: model {model.name!r} with include_preprocessing=False"
+        )
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            check_takes_pixels(owner, layer)
+        if isinstance(layer, (keras.Model, *SCALING)):
+            break

@@ -1,11 +1,13 @@
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import overload
 
 import keras
+import numpy as np
 
 from keras_tokenlearner._checks import check_choice, check_int
-from keras_tokenlearner._errors import own_errors
+from keras_tokenlearner._errors import first_line, own_errors
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
@@ -17,7 +19,7 @@ from keras_tokenlearner.models.reduction import (
     tokens_per_frame,
 )
 from keras_tokenlearner.models.rotations import call_block
-from keras_tokenlearner.models.state import quantization_of
+from keras_tokenlearner.models.state import quantization_of, set_weights
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -98,13 +100,14 @@ def retrofit(
             `_8at6` means 8 tokens from each image or frame, before block 6.
 
     Returns:
-        A trainable `VisionTransformer`, or a functional `keras.Model` for any other `model`. Inputs
-        and outputs have the shapes of `model`. As an exception, a student without top, pooling and
-        fuser returns fewer tokens.
+        A `VisionTransformer`, or a functional `keras.Model` for any other `model`. All layers are
+        trainable, also layers that are frozen in `model`. Inputs and outputs have the shapes of
+        `model`. As an exception, a student without top, pooling and fuser returns fewer tokens.
 
     Raises:
         ValueError: If `model` has learned tokens, LoRA weights or quantized weights, or is not
-            from this package. Also if an argument is out of range or has no effect.
+            from this package. Also if an argument is out of range or has no effect. Also if your
+            own head needs a fixed number of tokens, and `fuser` is `None`.
 
     Example:
 
@@ -152,8 +155,44 @@ def retrofit(
             copy, known = student.get_layer(layer.name), layer.get_weights()
             # With proportional attention, the first weight of a block is new: `model` lacks it.
             own = copy.get_weights()[: len(copy.weights) - len(known)]
-            copy.set_weights([*own, *known])
+            copy_weights(copy, [*own, *known])
     return student
+
+
+def copy_weights(copy: keras.Layer, weights: Sequence[np.ndarray]) -> None:
+    """Set the weights of a layer in a copied model with another number of tokens.
+
+    Raises:
+        ValueError: If the layer needs the number of tokens of the original model.
+    """
+    for weight, value in zip(copy.weights, weights, strict=True):
+        if tuple(weight.shape) != value.shape:
+            raise _fixed_tokens(
+                copy, f"weights of shape {value.shape}, and {tuple(weight.shape)} in the copy"
+            )
+    set_weights(copy, weights)
+
+
+def call_copy(
+    layer: keras.Layer, *args: keras.KerasTensor, **kwargs: keras.KerasTensor
+) -> keras.KerasTensor:
+    """Call a layer in a copied model with another number of tokens.
+
+    Raises:
+        ValueError: If the layer needs the number of tokens of the original model.
+    """
+    try:
+        return layer(*args, **kwargs)
+    except Exception as error:  # the user's layers can raise any error
+        raise _fixed_tokens(layer, f"the error: {first_line(error)}") from error
+
+
+def _fixed_tokens(layer: keras.Layer, received: str) -> ValueError:
+    return ValueError(
+        "retrofit: the head of `model` must take any number of tokens; pool the tokens, or "
+        "pass a `fuser` to `retrofit`. "
+        f"Received: layer {layer.name!r} with {received}"
+    )
 
 
 def _check_unused(name: str, value: int | str | None, is_unused: bool, reducer: str) -> None:
@@ -225,7 +264,9 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
             tokens, table = reduce_tokens(config, structure.grid, args[0])
             args = (tokens, *args[1:])
         # The rotary table of the patches, in `kwargs`, does not fit learned tokens.
-        return call_block(layer, args[0], table) if is_behind else layer(*args, **kwargs)
+        if is_behind:
+            return call_block(layer, args[0], table)
+        return call_copy(layer, *args, **kwargs)
 
     def clone(layer: keras.Layer) -> keras.Layer:
         settings = layer.get_config()

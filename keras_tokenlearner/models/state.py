@@ -1,24 +1,39 @@
-"""The state that a saved model keeps besides its config: frozen parts and quantization."""
+"""The state of a model besides its config: weights, frozen parts and quantization."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 
-from keras_tokenlearner._json import JSON
-from keras_tokenlearner.layers.composite import parts_of, trainable_flags
+from keras_tokenlearner.layers.composite import (
+    parts_of,
+    quantized,
+    set_weight_flags,
+    trainable_flags,
+    weight_flags,
+)
 
-_MODES = ("int8", "int4", "float8")  # other modes need data to quantize a loaded model again
-_LORA = "lora_"  # start of the names of LoRA weights, such as "lora_kernel_a"
+
+def set_weights(layer: keras.Layer, weights: Sequence[np.ndarray]) -> None:
+    """Set the weights of a layer or model, and the constants that Keras computes from weights.
+
+    An adapted `keras.layers.Normalization` normalises by constants, not by its weights. Keras
+    computes the constants in `adapt` and on loading, but not in `set_weights`.
+
+    Args:
+        layer: A `keras.Layer` or `keras.Model`, built.
+        weights: Arrays in the order of `layer.weights`.
+    """
+    layer.set_weights(weights)
+    for part in (layer, *(part for _, part, _ in parts_of(layer))):
+        if isinstance(part, keras.layers.Normalization):
+            part.finalize_state()
 
 
 def frozen_parts(model: keras.Model) -> dict[str, bool]:
     """Return the frozen parts of a model, and the trainable parts of frozen layers.
 
-    A file has the sum of a kernel and its LoRA weights, and the loaded model has no LoRA. The
-    kernel therefore takes the state of its LoRA weights. Otherwise the loaded layer could not
-    learn.
+    A kernel has the state of its LoRA weights, as in `weight_flags`.
 
     Returns:
         Dictionary from paths of layers, parts and weights to booleans: whether they are trainable.
@@ -27,17 +42,7 @@ def frozen_parts(model: keras.Model) -> dict[str, bool]:
     """
     found = {layer.name: False for layer in model.layers if not layer.trainable}
     found |= {path: state for path, state in trainable_flags(model).items() if "/" in path}
-    lora: dict[str, bool] = {}
-    for path, layer, weight in _weights(model):
-        if weight.name.startswith(_LORA):
-            kernel = weight.name.removeprefix(_LORA).removesuffix("_a").removesuffix("_b")
-            lora[f"{path.rpartition('/')[0]}/{kernel}"] = weight.trainable
-        elif weight.trainable != layer.trainable:
-            found[path] = weight.trainable
-    for path, _, weight in _weights(model):
-        if path in lora and "float" in weight.dtype:  # quantized kernels have no gradient
-            found[path] = lora[path]
-    return found
+    return found | weight_flags(model)
 
 
 def freeze_parts(model: keras.Model, trainable: bool, frozen: Mapping[str, bool]) -> None:
@@ -51,83 +56,9 @@ def freeze_parts(model: keras.Model, trainable: bool, frozen: Mapping[str, bool]
     for path, part, _ in parts_of(model):  # enclosing layers come first
         if path in frozen:
             part.trainable = frozen[path]
-    for path, _, weight in _weights(model):
-        if path in frozen:
-            weight.trainable = frozen[path]
-
-
-class Quantization(TypedDict):
-    """Layers that are quantized in the same way.
-
-    Attributes:
-        config: A `keras.quantizers.QuantizationConfig`, serialized.
-        layers: Paths of the layers.
-    """
-
-    config: dict[str, JSON]
-    layers: list[str]
-
-
-def quantized_parts(owner: str, model: keras.Model) -> list[Quantization]:
-    """Return the quantized layers of a model, by their quantization.
-
-    Raises:
-        ValueError: If a mode needs data to quantize a loaded model again, or Keras cannot load the
-            quantization.
-    """
-    found: dict[str, Quantization] = {}
-    for path, part, mode in _quantized(model):
-        if mode not in _MODES:
-            raise ValueError(
-                f"{owner}: a saved model must have float weights, or weights quantized to one of "
-                f"{_MODES}; save the float model. Received: {path} quantized by {mode}"
-            )
-        config = keras.saving.serialize_keras_object(part.quantization_config)
-        key = json.dumps(config, sort_keys=True)
-        if key not in found:
-            _check_loads(owner, path, key)
-        found.setdefault(key, {"config": config, "layers": []})["layers"].append(path)
-    return list(found.values())
-
-
-def _check_loads(owner: str, path: str, config: str) -> None:
-    """Raise `ValueError` if Keras cannot load a quantization from JSON."""
-    try:
-        keras.saving.deserialize_keras_object(json.loads(config))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{owner}: Keras cannot load the quantization of {path} from a file ({error}); save "
-            f"the float model. Received: {config}"
-        ) from error
-
-
-def quantize_parts(model: keras.Model, quantized: Sequence[Quantization]) -> None:
-    """Quantize the layers in `quantized`, a result of `quantized_parts`, and no others."""
-    parts = {path: id(part) for path, part, _ in parts_of(model)}
-    for each in quantized:
-        chosen = {parts[path] for path in each["layers"]}
-        config = keras.saving.deserialize_keras_object(each["config"])
-        model.quantize(config=config, filters=lambda layer, chosen=chosen: id(layer) in chosen)
+    set_weight_flags(model, frozen)
 
 
 def quantization_of(model: keras.Model) -> str | None:
     """Return the modes of a model's quantized layers, such as `"int8"`, or `None`."""
-    return " and ".join(sorted({mode for _, _, mode in _quantized(model)})) or None
-
-
-def _quantized(model: keras.Model) -> Iterator[tuple[str, keras.Layer, str]]:
-    """Yield `(path, layer, mode)` for every quantized layer of a model."""
-    for path, part, _ in parts_of(model):
-        mode = getattr(part.dtype_policy, "quantization_mode", None)
-        if mode is not None:
-            yield path, part, mode
-
-
-def _weights(model: keras.Model) -> Iterator[tuple[str, keras.Layer, keras.Variable]]:
-    """Yield `(path, innermost layer, weight)` for every weight of a model."""
-    found = {
-        id(weight): (f"{path}/{weight.name}", part, weight)
-        for path, part, _ in parts_of(model)
-        for weight in part.weights
-    }
-    return iter(found.values())
+    return " and ".join(sorted({mode for _, _, mode in quantized(model)})) or None

@@ -2,7 +2,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypedDict, Unpack, cast
 
 import keras
 from keras import layers
@@ -21,16 +21,12 @@ from keras_tokenlearner._json import JSON
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import TokenLearner, activations
 from keras_tokenlearner.layers.activations import Activation
+from keras_tokenlearner.layers.composite import quantize_parts, quantized_parts
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import PresetArguments, SharedArguments
 from keras_tokenlearner.models.names import HEAD, INPUTS
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.models.state import (
-    freeze_parts,
-    frozen_parts,
-    quantize_parts,
-    quantized_parts,
-)
+from keras_tokenlearner.models.state import freeze_parts, frozen_parts
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 Config: TypeAlias = VisionTransformerConfig | X2Plus1DConfig
@@ -44,7 +40,6 @@ class BuildArguments(SharedArguments, total=False):
     input_tensor: keras.KerasTensor | None
     include_top: bool
     preprocessing: Preprocessing | None
-    class_names: Sequence[str] | None
     dtype: Policy
 
 
@@ -52,8 +47,9 @@ class VisionModel(keras.Model):
     """A functional model that stores its config: the base class of all models of the package.
 
     You can cut, summarise, save and export it like any functional Keras model. The saved config
-    holds the fields of `config`, not the layers. It also states the frozen and quantized parts.
-    A file has LoRA weights as part of their kernels, and the loaded model trains these kernels.
+    holds the fields of `config`, not the layers. It also has the name, dtype and batch size of the
+    input, and the frozen and quantized parts. A file has LoRA weights as part of their kernels, and
+    the loaded model trains these kernels.
     `keras.models.clone_model` returns a plain `keras.Model`.
 
     A subclass defines `config_class`, `poolings`, `blocks`, and the methods `_axes` and `_graph`.
@@ -70,6 +66,8 @@ class VisionModel(keras.Model):
         classifier_activation: Activation of the top; `None` for logits.
         preprocessing: The `Preprocessing` of the weights.
         class_names: Names of the classes in their order, or `None`.
+        position_resize: Method by which `weights.plan_of` resizes the positions to another grid. It
+            is the method of the checkpoint's library, or `"bilinear"`.
     """
 
     config_class: ClassVar[type[VisionTransformerConfig] | type[X2Plus1DConfig]]
@@ -92,10 +90,18 @@ class VisionModel(keras.Model):
     ) -> None:
         owner, kind = type(self).__name__, self.config_class
         check_is(owner, "config", config, kind, f"of the class {kind.__name__}")
-        check_bool(owner, "include_top", include_top)
-        check_bool(owner, "include_preprocessing", include_preprocessing)
-        check_choice(owner, "pooling", pooling, (None, *self.poolings))
-        check_activation(owner, classifier_activation)
+        check_build(
+            owner,
+            type(self),
+            config,
+            input_shape=input_shape,
+            input_tensor=input_tensor,
+            include_top=include_top,
+            include_preprocessing=include_preprocessing,
+            pooling=pooling,
+            classifier_activation=classifier_activation,
+            preprocessing=preprocessing,
+        )
         number = check_int(owner, "classes", classes) if include_top else None
         inputs = input_of(owner, self._axes(config), input_shape, input_tensor)
         preprocessing = Preprocessing() if preprocessing is None else preprocessing
@@ -113,6 +119,7 @@ class VisionModel(keras.Model):
         self.classifier_activation: Activation = classifier_activation
         self.preprocessing = preprocessing
         self._policy = policy
+        self.position_resize = "bilinear"
         self._class_names: tuple[str, ...] | None = None
         self.class_names = class_names
 
@@ -151,9 +158,8 @@ class VisionModel(keras.Model):
         if value is None:
             self._class_names = None
             return
-        wanted = f"a list of {self.classes} names" if self.include_top else "None without top"
         owner = type(self).__name__
-        self._class_names = check_names(owner, "class_names", value, self.classes, wanted)
+        self._class_names = check_class_names(owner, value, self.include_top, self.classes)
 
     @property
     def blocks(self) -> Sequence[keras.Layer]:
@@ -180,6 +186,7 @@ class VisionModel(keras.Model):
         return {
             "config": fields,
             "input_shape": self.input_shape[1:],
+            "input": input_options(self.inputs[0]),
             "include_top": self.include_top,
             "include_preprocessing": self.include_preprocessing,
             "pooling": self.pooling,
@@ -192,6 +199,7 @@ class VisionModel(keras.Model):
             "trainable": self.trainable,
             "frozen": frozen_parts(self),
             "parents": [learner.parents for learner in self.token_learners],
+            "position_resize": self.position_resize,
             "name": self.name,
         }
 
@@ -202,10 +210,14 @@ class VisionModel(keras.Model):
         """Return an untrained model, with layers frozen and quantized as `config` states."""
         arguments: dict[str, Any] = dict(config)
         trees = arguments.pop("parents", [])
+        resize = arguments.pop("position_resize", "bilinear")  # earlier versions lack it
         frozen, trainable = arguments.pop("frozen", {}), arguments.pop("trainable", True)
         if not isinstance(frozen, dict):  # of an earlier version
             frozen = dict.fromkeys(frozen, False)
         quantization = arguments.pop("quantization", None)
+        if "input" in arguments:  # absent in an earlier version
+            shape = check_shape(cls.__name__, arguments.pop("input_shape"), None)
+            arguments["input_tensor"] = keras.Input(shape, **arguments.pop("input"))
         if arguments["classes"] is None:
             del arguments["classes"]
         arguments["config"] = cls.config_class(**arguments["config"])
@@ -224,7 +236,64 @@ class VisionModel(keras.Model):
         for learner, parents in zip(model.token_learners, trees, strict=False):
             if parents:
                 learner.parents = parents
+        model.position_resize = resize
         return model
+
+
+class InputOptions(TypedDict):
+    """The arguments of `keras.Input` besides the shape that a saved model keeps."""
+
+    name: str
+    dtype: str
+    batch_size: int | None
+
+
+def input_options(tensor: keras.KerasTensor) -> InputOptions:
+    """Return the arguments of `keras.Input` for an input like `tensor`, except for the shape."""
+    return {"name": tensor.name, "dtype": tensor.dtype, "batch_size": tensor.shape[0]}
+
+
+def check_build(
+    owner: str, kind: type[VisionModel], config: Config, **arguments: Unpack[BuildArguments]
+) -> None:
+    """Raise `ValueError` for an argument of a model class that is wrong with any weights.
+
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        kind: `VisionTransformer` or `X2Plus1D`.
+        config: A config, which decides the axes of the input.
+        **arguments: Arguments of `kind`. Arguments that are left out are not checked.
+    """
+    for name in ("include_top", "include_preprocessing"):
+        check_bool(owner, name, cast(bool, arguments.get(name, True)))
+    check_choice(owner, "pooling", arguments.get("pooling"), (None, *kind.poolings))
+    check_activation(owner, arguments.get("classifier_activation"))
+    preprocessing = arguments.get("preprocessing")
+    if preprocessing is not None:
+        wanted = "a keras_tokenlearner.models.Preprocessing or None"
+        check_is(owner, "preprocessing", preprocessing, Preprocessing, wanted)
+    policy_of(owner, arguments.get("dtype"))
+    shape, tensor = arguments.get("input_shape"), arguments.get("input_tensor")
+    if shape is None and tensor is None:
+        return
+    *_, channels = check_shape(owner, shape, tensor, kind._axes(config))
+    if preprocessing is not None and arguments.get("include_preprocessing", True):
+        with errors_of(owner):
+            preprocessing.check_channels(channels)
+
+
+def check_class_names(
+    owner: str, names: Sequence[str], include_top: bool, classes: int | None
+) -> tuple[str, ...]:
+    """Return the names of classes as a tuple, or raise `ValueError`.
+
+    `classes` is the number of classes, or `None` if the weights decide the number.
+    """
+    wanted, count = "None without top", None
+    if include_top:
+        wanted = f"a list of {'all' if classes is None else classes} names"
+        count = len(names) if classes is None and hasattr(names, "__len__") else classes
+    return check_names(owner, "class_names", names, count, wanted)
 
 
 def policy_of(owner: str, dtype: Policy) -> keras.DTypePolicy:

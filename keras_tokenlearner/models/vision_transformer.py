@@ -30,6 +30,10 @@ class VisionTransformer(VisionModel):
     another reducer, and TokenFusers or other fusers (Figure 3 of the paper). Positions are added
     before the first block. Rotary positions rotate queries and keys in the blocks.
 
+    Name the layers of your own head, as in `keras.layers.Dropout(0.1, name="head_dropout")`. Layers
+    of this model are named `"dropout"` and `"embedding"`. Keras gives the same names to the first
+    unnamed `Dropout` and `Embedding`. Keras refuses models with two layers of one name.
+
     Args:
         config: A `VisionTransformerConfig`.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for

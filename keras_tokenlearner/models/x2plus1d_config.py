@@ -109,7 +109,8 @@ class X2Plus1DConfig:
         stages = len(self.stage_channels)
         if not value:
             raise ValueError(
-                f"{owner}: `{name}` must have at least one stage. Received: {name}={value}"
+                f"{owner}: `{name}` must have one size for each stage, for at least one stage. "
+                f"Received: {name}={value}"
             )
         if len(value) != stages:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Arguments of `create_model` and of the family functions, and errors for wrong arguments."""
 
 import dataclasses
+import importlib
 import inspect
 import json
 import typing
@@ -11,9 +12,10 @@ import pytest
 
 import keras_tokenlearner
 from keras_tokenlearner import applications, create_model, list_models
+from keras_tokenlearner.applications import create
 from keras_tokenlearner.applications.arguments import ModelArguments
 from keras_tokenlearner.applications.create import OF_THE_NAME
-from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
+from keras_tokenlearner.models import Preprocessing, VisionTransformerConfig, X2Plus1DConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 from keras_tokenlearner.weights import save_weights, to_timm
 
@@ -40,6 +42,7 @@ VIDEO = [
     "X2Plus1DM",
     "TokenLearnerX2Plus1DM",
 ]
+FROM_PRESET = importlib.import_module("keras_tokenlearner.presets.from_preset")
 SMALL = {"num_layers": 2, "hidden_dim": 64, "num_heads": 2}
 SMALL_X2PLUS1D = {"stage_channels": (4, 8), "inner_channels": (8, 16), "stage_units": (1, 3)}
 PICO = "tokenlearner_pico8_4at1"
@@ -120,6 +123,66 @@ def test_create_model_on_a_computed_tensor_calls_the_model_on_this_tensor():
     assert (model.name, model.output_shape) == (PICO, (None, 3))
     alone = create_model(PICO, input_shape=(40, 56, 3), classes=3)
     assert len(model.weights) == len(alone.weights)
+
+
+def test_create_model_on_a_computed_float16_tensor_scales_its_losses():
+    inputs = keras.Input((32, 32, 3))
+    computed = keras.layers.Rescaling(2.0)(inputs)
+    model = create_model(PICO, input_tensor=computed, classes=3, dtype="mixed_float16")
+    model.compile("sgd", "mse")
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dropout_rate": 2}, "`dropout_rate`"),
+        ({"num_heads": 5}, "`num_heads`"),
+        ({"pooling": "mean", "include_top": False}, "pooling='mean'"),
+        ({"classifier_activation": "no_activation"}, "'no_activation'"),
+        ({"dtype": "float1"}, "dtype='float1'"),
+        ({"class_names": "abc"}, "class_names=abc"),
+        ({"class_names": ["cat"], "classes": 2}, "`class_names`"),
+        ({"class_names": ["cat"], "include_top": False}, "`class_names`"),
+        ({"preprocessing": "half"}, "preprocessing='half'"),
+        ({"preprocessing": Preprocessing(mean=(0.1, 0.2))}, "`mean`"),
+        ({"input_shape": (4, 32, 32, 3)}, "(4, 32, 32, 3)"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("weights", ["hf://org/name", "https://example.com/a.weights.h5"])
+def test_create_model_with_wrong_arguments_raises_before_a_download(
+    arguments, message, weights, monkeypatch
+):
+    for module in (create, FROM_PRESET):
+        monkeypatch.setattr(module, "fetch_files", lambda *given: pytest.fail("downloads"))
+    with pytest.raises(ValueError) as caught:
+        create_model("vit_pico8", weights=weights, **arguments)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("create_model('vit_pico8'): ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"pooling": "mean"}, {"classifier_activation": "no_activation"}, {"dtype": "float1"}],
+    ids=str,
+)
+def test_from_preset_with_wrong_arguments_raises_before_a_download(arguments, monkeypatch):
+    monkeypatch.setattr(FROM_PRESET, "fetch_files", lambda *given: pytest.fail("downloads"))
+    ((name, value),) = arguments.items()
+    with pytest.raises(ValueError, match=f"`{name}`.*{name}='{value}'"):
+        FROM_PRESET.from_preset("hf://org/name", **arguments)
+
+
+def test_create_model_fields_that_depend_on_the_checkpoint_are_checked_after_the_download(
+    monkeypatch,
+):
+    def fetch(*given):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(FROM_PRESET, "fetch_files", fetch)
+    with pytest.raises(ConnectionError):  # the checkpoint may have rotary positions
+        create_model("vit_pico8", weights="hf://org/name", rotary_theta=100.0)
 
 
 def test_create_model_positional_arguments_after_the_name_raise():

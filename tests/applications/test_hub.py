@@ -45,6 +45,32 @@ def test_hub_backbone_with_a_dtype_has_layers_of_this_dtype(tmp_path, dtype):
         assert policies == {dtype} and model.dtype_policy.name == dtype
 
 
+def frozen(backbone):
+    backbone.trainable = False
+
+
+def frozen_in_part(backbone):
+    backbone.get_layer("block_0").trainable = False
+    backbone.get_layer("block_1").mlp.hidden.trainable = False
+
+
+@pytest.mark.parametrize("freeze", [None, frozen, frozen_in_part])
+def test_frozen_hub_backbone_is_frozen_in_a_classifier_before_and_after_loading(tmp_path, freeze):
+    backbone = hub_backbone("vit_pico8", input_shape=(32, 32, 3), trainable=freeze is not None)
+    total = len(backbone.weights)
+    if freeze:
+        freeze(backbone)
+    classifier = keras_hub.models.ImageClassifier(
+        backbone=backbone, num_classes=3, preprocessor=None
+    )
+    classifier.save(tmp_path / "classifier.keras")
+    loaded = keras.saving.load_model(tmp_path / "classifier.keras", compile=False)
+    paths = [[weight.path for weight in one.trainable_weights] for one in (classifier, loaded)]
+    assert paths[0] == paths[1]
+    assert len(paths[0]) == 2 if freeze is not frozen_in_part else 2 < len(paths[0]) < total
+    assert loaded.backbone.trainable == backbone.trainable
+
+
 def test_quantized_hub_backbone_saved_and_loaded_gives_the_same_features(tmp_path):
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
     backbone = hub_backbone("vit_pico8", input_shape=(32, 32, 3))

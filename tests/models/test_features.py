@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import feature_extractor
+from keras_tokenlearner import create_model, feature_extractor
 from tests.conformance import assign_weights
 from tests.layers.helpers import refused, run
 from tests.models.cases import transformer
@@ -73,3 +73,12 @@ def test_feature_extractor_of_a_wrong_block_or_model_raises():
     refused(lambda: feature_extractor(model, blocks=(0, -1)), "`blocks`", "blocks=(0, -1)")
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     refused(lambda: feature_extractor(other, blocks=(0,)), "`model`", "Sequential")
+
+
+@pytest.mark.once("torch")
+def test_feature_extractor_of_a_float16_model_returns_float16_and_scales_its_losses():
+    model = create_model("vit_pico8", classes=3, dtype="mixed_float16")
+    extractor = feature_extractor(model, blocks=(1,))
+    assert extractor.output["block_1"].dtype == "float16"
+    extractor.compile("sgd", "mse")
+    assert isinstance(extractor.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_tokenlearner.models.features import with_calls
 from keras_tokenlearner.models.head import check_logits, has_logits, head_of, logits_of
+from keras_tokenlearner.models.last_activation import last_activation
 
 
 class Doubled(layers.Dense):
@@ -31,7 +33,8 @@ def test_logits_of_a_head_give_the_outputs_after_its_activation(form, activation
     head = head_of(model)
     assert head.name == "mine"
     x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
-    logits = keras.Model(model.inputs[0], logits_of(head)).predict(x, verbose=0)
+    copy, calls = with_calls(model)
+    logits = keras.Model(copy.inputs[0], logits_of(head, calls["mine"])).predict(x, verbose=0)
     found = keras.ops.convert_to_numpy(getattr(keras.ops, activation)(logits))
     np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-6)
 
@@ -84,3 +87,23 @@ def test_head_before_a_subclass_of_dropout_is_found():
 
     model = model_of(layers.Dense(3, name="mine"), Noise(0.1))
     assert check_logits("distill", "teacher", model).name == "mine"
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("activation", ["linear", "softmax"])
+def test_head_called_by_two_models_is_found_behind_the_own_activation_of_each_model(activation):
+    inputs, head = keras.Input((4,)), layers.Dense(3, name="mine")
+    for _ in range(2):
+        same = layers.Activation("linear", dtype="float32")
+        model = keras.Model(
+            inputs, same(layers.Activation(activation)(head(layers.ReLU()(inputs))))
+        )
+        assert last_activation(model) == (activation, activation == "linear")
+        assert head_of(model) is head
+
+
+@pytest.mark.once("torch")
+def test_head_that_another_model_calls_on_tokens_is_the_head_of_a_model_with_one_vector():
+    tokens, vector, head = keras.Input((5, 4)), keras.Input((4,)), layers.Dense(3, name="head")
+    head(tokens)
+    assert head_of(keras.Model(vector, layers.ReLU()(head(vector)))) is head

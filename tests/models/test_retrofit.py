@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import costs, create_model, from_preset, retrofit, with_tokens
+from keras_tokenlearner.analysis import with_token_maps
 from keras_tokenlearner.weights import load_weights, save_weights
 from tests.conformance import array
 
@@ -382,14 +383,68 @@ def test_retrofit_and_with_tokens_of_a_model_with_a_custom_loss_return_uncompile
     assert tuple(small(pixels(2, 32, 32, 3)).shape) == (2, 3)
 
 
+@pytest.mark.once("jax")  # on PyTorch in float32, the constants are views of the weights
+@pytest.mark.parametrize("nested", [False, True])
+def test_copies_of_a_model_with_an_adapted_normalization_keep_its_statistics(nested):
+    base = teacher(include_top=False, pooling="avg")
+    norm = keras.layers.Normalization(name="own")
+    norm.adapt(5 + 2 * array((8, 32), 0))
+    layer = keras.Sequential([keras.Input((32,)), norm], name="nested") if nested else norm
+    model = keras.Model(base.input, keras.layers.Dense(3)(layer(base.output)))
+    student = retrofit(model, at=1, num_tokens=4)
+    x = array((2, 32), 1)
+    for copy in (student, with_tokens(student, 2), with_token_maps(student)):
+        found = copy.get_layer(layer.name)
+        assert found is not layer
+        np.testing.assert_allclose(NUMPY(found(x)), NUMPY(norm(x)), atol=1e-6)
+
+
 @pytest.mark.once("torch")
-def test_students_of_a_float16_model_with_a_custom_head_scale_their_losses():
+@pytest.mark.parametrize("fuser", [None, "unpool"])
+@pytest.mark.parametrize("kind", ["flatten", "reshape"])
+def test_copies_of_a_model_with_a_head_for_a_fixed_number_of_tokens_raise(kind, fuser):
+    def with_head(body):
+        flat = keras.layers.Flatten()(body.output)
+        if kind == "reshape":
+            flat = keras.layers.Reshape((flat.shape[-1],), name="own")(body.output)
+        return keras.Model(body.input, keras.layers.Dense(3, name="own_dense")(flat))
+
+    body = teacher(include_top=False)
+    model = with_head(body)
+    if fuser:
+        student = retrofit(model, at=1, num_tokens=4, fuser=fuser)
+        assert with_tokens(student, 2).output_shape == (None, 3)
+        return
+    with pytest.raises(ValueError, match="^retrofit: .*`fuser`.*'own"):
+        retrofit(model, at=1, num_tokens=4)
+    student = with_head(retrofit(body, at=1, num_tokens=4))
+    with pytest.raises(ValueError, match="^with_tokens: .*`fuser`.*'own"):
+        with_tokens(student, 2)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("is_custom", [False, True])
+def test_model_from_with_tokens_of_a_partly_frozen_student_is_trainable(is_custom):
+    model = teacher(include_top=not is_custom)
+    if is_custom:
+        pooled = keras.layers.GlobalAveragePooling1D()(model.output)
+        model = keras.Model(model.input, keras.layers.Dense(3)(pooled))
+    student = retrofit(model, at=1, num_tokens=4)
+    student.get_layer("block_0").trainable = False
+    student.get_layer("block_1").mlp.trainable = False
+    small = with_tokens(student, 2)
+    assert len(small.trainable_weights) == len(small.weights)
+    assert not student.get_layer("block_0").trainable
+
+
+@pytest.mark.once("torch")
+def test_students_of_a_float16_model_with_a_custom_head_scale_their_losses(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     plain = create_model("vit_pico8", include_top=False, pooling="avg")
     custom = keras.Model(plain.input, keras.layers.Dense(3)(plain.output))
     keras.config.set_dtype_policy("float32")
     student = retrofit(custom, at=1, num_tokens=4)
-    for model in (student, with_tokens(student, 2)):
+    for model in (student, with_tokens(student, 2), with_tokens(saved(student, tmp_path), 2)):
         model.compile("sgd", "mse")
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 

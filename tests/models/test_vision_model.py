@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model
+from keras_tokenlearner import create_model, from_preset, retrofit, with_tokens
 from keras_tokenlearner.layers import TransformerBlock
 from keras_tokenlearner.layers.composite import parts_of, trainable_flags
 from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
@@ -172,6 +172,75 @@ def test_video_model_with_only_a_quantized_token_fuser_keeps_it_after_loading(tm
         model.save_to_preset(tmp_path)
 
 
+def with_own_head(model):
+    outputs = keras.layers.Dense(3, name="own")(model.get_layer("pooling").output)
+    return keras.Model(model.input, outputs)
+
+
+def cut(model):
+    return keras.Model(model.input, model.get_layer("norm").output)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+@pytest.mark.parametrize(
+    ("make", "calls"),
+    [
+        (with_own_head, [{"mode": "int8"}]),
+        pytest.param(cut, [{"mode": "int4"}], marks=pytest.mark.once("torch")),
+        pytest.param(cut, [{"mode": "float8"}], marks=pytest.mark.once("torch")),
+        pytest.param(
+            with_own_head,
+            [{"mode": "int8", "filters": "output"}, {"config": WEIGHTS_ONLY, "filters": "hidden"}],
+            marks=pytest.mark.once("torch"),
+        ),
+    ],
+    ids=["int8", "int4", "float8", "two quantizations"],
+)
+def test_quantized_model_with_own_head_or_cut_keeps_its_quantized_layers(make, calls, tmp_path):
+    model = make(pico())
+    for call in calls:
+        model.quantize(**call)
+    again = saved(model, tmp_path)
+    assert modes(again) == modes(model) != {}
+    np.testing.assert_array_equal(run(again, pixels()), run(model, pixels()))
+
+
+@pytest.mark.once("torch")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="only on torch: parameters of modules"
+)
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_loaded_quantized_model_with_own_head_has_no_float_kernels_as_torch_parameters(tmp_path):
+    model = with_own_head(pico())
+    model.quantize("int8")
+    again = saved(model, tmp_path)
+    for part in (again.get_layer("block_0"), again.get_layer("block_0").mlp):
+        assert len(list(part.parameters())) == len(part.variables)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_quantized_model_with_own_head_loads_under_a_float16_policy(tmp_path):
+    model = with_own_head(pico())
+    model.quantize("int8")
+    keras.config.set_dtype_policy("float16")
+    try:
+        again = saved(model, tmp_path)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert modes(again) == modes(model)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_save_of_a_model_with_own_head_quantized_by_gptq_raises(tmp_path):
+    model = with_own_head(pico())
+    hidden = model.get_layer("block_0").mlp.hidden
+    hidden.quantize(config=keras.quantizers.GPTQConfig(dataset=None, tokenizer=None))
+    words = "TransformerBlock.get_build_config", "'int8'", "mlp/hidden", "gptq"
+    refused(lambda: model.save(tmp_path / "model.keras"), *words)
+
+
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 def test_saved_model_of_an_earlier_version_keeps_its_mode_and_frozen_layers():
     config = {**pico().get_config(), "quantization": "int8", "frozen": ["block_0", "head/bias"]}
@@ -245,6 +314,35 @@ def test_frozen_backbone_stays_frozen_after_loading(freeze, tmp_path):
         )
 
 
+def train_only_queries(model):
+    for _, part, _ in parts_of(model):
+        part.trainable = part.name in ("block_0", "self_attention", "query")
+
+
+@pytest.mark.parametrize("freeze", [freeze_all_but_a_part_of_a_block, train_only_queries])
+def test_partly_frozen_model_with_own_head_keeps_its_trainable_weights(freeze, tmp_path):
+    backbone = pico(include_top=False, pooling="avg")
+    freeze(backbone)
+    model = with_own_head(backbone)
+    again = saved(model, tmp_path)
+    assert trainable(again) == trainable(model)
+    assert 2 < len(trainable(model)) < len(model.weights)
+
+
+@pytest.mark.once("torch")
+def test_own_head_model_with_lora_in_a_frozen_block_trains_this_kernel_after_loading(tmp_path):
+    model = with_own_head(pico())
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    hidden = model.get_layer("block_0").mlp.hidden
+    hidden.enable_lora(2)
+    hidden.lora_kernel_a.trainable = hidden.lora_kernel_b.trainable = True
+    hidden.lora_kernel_b.assign(np.ones(hidden.lora_kernel_b.shape))
+    again = saved(model, tmp_path)
+    np.testing.assert_allclose(run(again, pixels()), run(model, pixels()), atol=1e-5)
+    assert trainable(again) == ["block_0/mlp/hidden/kernel", "own/bias", "own/kernel"]
+
+
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize("frozen", [False, True])
 def test_model_trained_by_lora_trains_its_kernels_after_loading(frozen, tmp_path):
@@ -290,6 +388,33 @@ def test_vision_transformer_with_an_input_tensor_other_than_a_keras_input_raises
     )
 
 
+COPIES = {
+    "saved": saved,
+    "preset": lambda model, folder: from_preset(model.save_to_preset(folder / "preset")),
+    "retrofit": lambda model, folder: retrofit(model, at=1, num_tokens=8, reducer="fixed_grid"),
+    "with_tokens": lambda model, folder: with_tokens(retrofit(model, at=1, num_tokens=8), 4),
+}
+
+
+@pytest.mark.once("torch")
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+@pytest.mark.parametrize("route", COPIES)
+def test_copy_of_a_model_on_an_input_tensor_has_the_same_input(route, tmp_path):
+    inputs = keras.Input((32, 32, 3), batch_size=2, name="image", dtype="uint8")
+    model = create_model("vit_pico8", classes=3, input_tensor=inputs)
+    copy = COPIES[route](model, tmp_path)
+    found = copy.inputs[0]
+    assert (found.name, found.dtype, found.shape) == ("image", "uint8", (2, 32, 32, 3))
+    assert copy.predict({"image": pixels().astype("uint8")}, verbose=0).shape == (2, 3)
+
+
+@pytest.mark.once("torch")
+def test_saved_model_of_an_earlier_version_without_its_input_gets_the_default_input():
+    config = pico().get_config()
+    del config["input"]
+    assert VisionTransformer.from_config(config).inputs[0].name == "inputs"
+
+
 @pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("changes", "words"),
@@ -301,6 +426,7 @@ def test_vision_transformer_with_an_input_tensor_other_than_a_keras_input_raises
         ({"include_top": "False"}, ["`include_top`", "'False'"]),
         ({"include_preprocessing": 1}, ["`include_preprocessing`", "Received"]),
         ({"preprocessing": Preprocessing(mean=(0.1, 0.2))}, ["`mean`", "(0.1, 0.2)"]),
+        ({"preprocessing": "half"}, ["`preprocessing`", "'half'"]),
     ],
     ids=str,
 )
