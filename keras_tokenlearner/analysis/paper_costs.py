@@ -35,7 +35,7 @@ def catalog_costs(model: str, **arguments: Unpack[LoadArguments]) -> ModelCosts:
 
 
 def module_costs(unit: str) -> ModelCosts:
-    """Count the costs of a bottleneck module on the input that Tables 11 and 12 measure.
+    """Count the costs of a bottleneck module on the input of the paper's Tables 11 and 12.
 
     Args:
         unit: Parts of the module, the field `unit` of `keras_tokenlearner.models.X2Plus1DConfig`,

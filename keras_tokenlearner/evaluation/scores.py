@@ -123,7 +123,7 @@ def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> f
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[float, int]:
-    """Return the average precision of each class, averaged over classes with positives.
+    """Return the mean of the average precision over all classes with positive examples.
 
     The average precision is not interpolated. For each positive of a class, precision is computed
     among the examples with an equal or larger score. The average precision is the mean of these

@@ -28,7 +28,7 @@ class RotaryPositions(CompositeLayer):
 
     The channels of a head form pairs. Pair `c` of a token at the coordinates `p` is rotated by the
     angle `a_c = sum_axis p_axis * f_(axis, c)` with frequencies `f`. The product of a query and a
-    key then depends on their relative position.
+    key then depends only on their relative position, except with the layout `"tiled"`.
 
     With fixed frequencies, each axis has an equal share of the pairs. Pair k of the K pairs of an
     axis has the frequency `theta^(-k / K)`. Remaining pairs are not rotated. Prefix tokens have no
@@ -42,13 +42,13 @@ class RotaryPositions(CompositeLayer):
         num_prefix_tokens: Integer, tokens before the patch tokens.
         coordinates: `"index"`, 0, 1, 2, ... on each axis, or `"centred"`, the centres of the
             patches in [-1, 1] on each axis. Centred angles are multiplied by 2 pi, as in DINOv3.
-        frequencies: `"fixed"`, or `"learned"`: two learned frequencies, one for each axis, of every
-            pair of channels of every head.
+        frequencies: `"fixed"` or `"learned"`. With `"learned"`, every pair of channels of every
+            head learns one frequency for each axis.
         theta: Float, base of the frequencies, or of the initial values of learned frequencies.
         layout: The choice of pairs. `"interleaved"` pairs neighbouring channels. `"half"` pairs
-            channels of the first half and the second half. `"tiled"` pairs neighbours, with
-            angles in the order of `"half"`. `"tiled"` is not a rotation, but V-JEPA 2 was trained
-            with it.
+            channels of the first half and the second half. `"tiled"` pairs neighbours. Each axis
+            then has its own block of channels, with the angles of the axis twice in a row.
+            `"tiled"` is not a rotation, but V-JEPA 2 was trained with it.
         order: `"height_first"` or `"width_first"`, the order of both axes in the channels, or in
             the learned frequencies. For videos, the channels of the frame axis come first.
         offset: Float, added to each index.

@@ -84,8 +84,8 @@ def _from_path(owner: str, path: Path) -> PresetFiles:
         return PresetFiles(path, configs, _linear_head(path))
     if not path.is_dir():
         raise ValueError(
-            f"{owner}: the file or folder must exist; pass a name of list_checkpoints(), or "
-            f"{FORMS}. Received: path={str(path)!r}"
+            f"{owner}: the preset must be a name of list_checkpoints(), an existing file or "
+            f"folder, or {FORMS}. Received: {str(path)!r}, which does not exist"
         )
     for name in WEIGHTS:
         if (path / name).is_file():

@@ -15,9 +15,9 @@ Item: TypeAlias = tuple[Key, Row, float, asyncio.Future[Answer], float]
 class Batcher(Generic[Key, Row, Answer]):
     """Collects the rows (examples) of requests into batches, and answers one batch at a time.
 
-    Rows that arrive while the model computes a batch form the next batch. An idle server therefore
-    never waits, and a busy server has larger batches. A failed batch is tried again row by row, so
-    only the rows with errors fail.
+    A row arrives with a key. Waiting rows with the same key form the next batch. On an idle server,
+    a row therefore starts at once. On a busy server, batches are larger. A failed batch is tried
+    again row by row, so only the rows with errors fail.
 
     Args:
         function: Function that returns a list of one answer for each row. A separate thread calls

@@ -104,7 +104,8 @@ class CurrentModel:
 
         A folder that was deleted and exported again is a new version, although its name is old.
 
-        If the folder of the current version is deleted, an older version becomes current.
+        If the folder of the current version is deleted, an older version becomes current. Without
+        an older version, the deleted version stays current.
 
         If a newer version cannot be loaded, the error is logged and the older version stays. The
         next attempt follows after a minute, or when the folder changes.

@@ -60,10 +60,10 @@ def check_classes(model: keras.Model, format: str) -> None:
         able = " or ".join(f"KERAS_BACKEND={name}" for name in FORMATS[format].backends)
         able += " and KERAS_TORCH_DEVICE=cpu" if "torch" in able else ""
         raise ValueError(
-            f"export: format={format!r} needs {able} for a model with your own classes; set it "
-            "before Keras is imported. A second process writes the file otherwise. It knows only "
-            "the classes of Keras and of this package. Received: "
-            f"KERAS_BACKEND={keras.backend.backend()}, model {model.name!r} with {listed(found)}"
+            f"export: format={format!r} needs {able}, because `model` has your own classes; set "
+            "this before you import Keras. Otherwise a second process writes the file, and it "
+            f"lacks these classes. Received: KERAS_BACKEND={keras.backend.backend()}, "
+            f"model {model.name!r} with the classes {listed(found)}"
         )
 
 

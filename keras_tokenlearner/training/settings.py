@@ -23,8 +23,8 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     Args:
         recipe: A frozen dataclass. The fields to set are `str`, `int`, `float` or `bool`, or one of
             these types and `None`.
-        settings: Strings of the form `"field=value"`. Booleans are `True` and `False`. `None` is
-            the value `None` in fields that can be `None`.
+        settings: Strings of the form `"field=value"`. Booleans are `True` and `False`. The text
+            `None` sets a field to `None` if its type allows `None`.
 
     Returns:
         A recipe of the same class.

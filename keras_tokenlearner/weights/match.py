@@ -89,7 +89,8 @@ def differences_of(
         structure: `Structure` of the model.
         stated: Fields of `VisionTransformerConfig` that the checkpoint decides.
         preprocessing: `Preprocessing` of the checkpoint's images, or `None`.
-        is_complete: Whether fields that `stated` lacks have their defaults, as in a config.json.
+        is_complete: Whether `stated` is complete, as from a config.json. Absent fields then have
+            their default values.
         has_head: Whether the checkpoint's head is loaded.
     """
     wanted: dict[str, str | float | None] = {

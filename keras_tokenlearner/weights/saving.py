@@ -158,10 +158,12 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
 
 
 def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
-    """Return the number of classes of a `.weights.h5` file, or `None` without top.
+    """Return the units of the last dense layer of a `.weights.h5` file, or `None` without one.
+
+    With a top, this is the number of classes.
 
     Raises:
-        ValueError: If the file does not exist or is damaged.
+        ValueError: If the file does not exist, is damaged, or has quantized weights.
 
     Example:
 

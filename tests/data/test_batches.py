@@ -244,7 +244,7 @@ def test_batches_of_lists_and_pandas_keep_rows_together():
             np.testing.assert_array_equal(found[:, 0], other)
 
 
-def test_batches_read_rows_of_a_memory_map_from_its_file(tmp_path):
+def test_batches_of_a_memory_map_read_rows_from_its_file(tmp_path):
     np.save(tmp_path / "rows.npy", np.arange(6))
     rows = np.load(tmp_path / "rows.npy", mmap_mode="r+")
     batches = Batches((rows,), batch_size=3, shuffle=False)

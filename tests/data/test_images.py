@@ -100,7 +100,7 @@ def test_file_images_of_a_shuffled_series_keep_files_and_labels_together(folder)
     assert images.class_names == ("a", "b") and images.called(0) == str(files[0])
 
 
-def test_images_whose_labels_are_a_shuffled_series_take_rows_by_number():
+def test_images_with_labels_in_a_shuffled_series_take_labels_by_position():
     class Grey(Images):
         labels = Shuffled([1, 0], [1, 0])
 

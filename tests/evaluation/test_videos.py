@@ -66,7 +66,7 @@ def test_predict_videos_of_each_protocol_merges_the_logits_of_clips(model, video
     np.testing.assert_allclose(logits[1, 0], 35, atol=2)
 
 
-def test_predict_videos_of_a_model_with_any_name_of_its_last_layer_merges_logits(model, videos):
+def test_predict_videos_with_a_renamed_last_layer_merges_logits(model, videos):
     head = keras.layers.Dense(2, activation="softmax", name="mine")
     other = keras.Model(model.input, head(model.get_layer("head").input))
     head.set_weights(model.get_layer("head").get_weights())

@@ -156,7 +156,7 @@ def _Module(layer):  # noqa: N802
 
 @torch_alone
 @pytest.mark.parametrize(("rows", "calls"), [(1024, 1), (8, 3)])
-def test_linear_each_of_many_rows_computes_one_joint_product(rows, calls, steps):
+def test_linear_each_with_one_input_computes_a_joint_product_only_for_many_rows(rows, calls, steps):
     layers_of = [made("to heads", "mixed_bfloat16")[0] for _ in range(3)]
     for seed, layer in enumerate(layers_of):
         layer.kernel.assign(array(layer.kernel.shape, seed=seed))

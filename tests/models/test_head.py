@@ -91,7 +91,7 @@ def test_head_before_a_subclass_of_dropout_is_found():
 
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("activation", ["linear", "softmax"])
-def test_head_called_by_two_models_is_found_behind_the_own_activation_of_each_model(activation):
+def test_head_shared_by_two_models_is_found_before_the_activation_of_each_model(activation):
     inputs, head = keras.Input((4,)), layers.Dense(3, name="mine")
     for _ in range(2):
         same = layers.Activation("linear", dtype="float32")

@@ -320,7 +320,7 @@ def train_only_queries(model):
 
 
 @pytest.mark.parametrize("freeze", [freeze_all_but_a_part_of_a_block, train_only_queries])
-def test_partly_frozen_model_with_own_head_keeps_its_trainable_weights(freeze, tmp_path):
+def test_partly_frozen_own_model_after_loading_has_the_same_trainable_weights(freeze, tmp_path):
     backbone = pico(include_top=False, pooling="avg")
     freeze(backbone)
     model = with_own_head(backbone)

@@ -110,7 +110,7 @@ def test_demo_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
 
 
 @on_torch
-def test_demo_page_of_token_learners_of_different_sizes_offers_up_to_the_smallest_and_all_tokens():
+def test_demo_page_of_learners_with_6_and_3_tokens_offers_1_to_3_and_6():
     inputs = keras.Input((8, 8, 3))
     tokens = [
         kt.layers.TokenLearner(count, "mlp", grid=(8, 8), position_bias=True)(inputs)

@@ -259,7 +259,7 @@ def test_distiller_video_student_learns_without_labels():
     assert history["loss"][-1] < history["loss"][0]
 
 
-def test_distiller_trains_a_video_student_from_video_files(tmp_path):
+def test_distiller_with_video_files_trains_a_video_student(tmp_path):
     pytest.importorskip("av", reason="the extra `video`")
     for label, name in enumerate(("dark", "light")):
         (tmp_path / name).mkdir()

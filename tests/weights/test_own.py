@@ -239,9 +239,7 @@ def with_own_head(model, layer, name="head"):
 
 @pytest.mark.parametrize("pool_prefix", [True, False])
 @pytest.mark.parametrize("reads", ["average", "max", "attention"])
-def test_load_into_a_custom_head_compares_the_pooling_only_for_the_head_of_the_file(
-    reads, pool_prefix
-):
+def test_load_into_a_custom_head_compares_pool_prefix_only_if_it_loads_the_head(reads, pool_prefix):
     given = {"classes": 5, "class_token": True, "head_reads": reads}
     teacher, other = (
         create_model("vit_pico8", pool_prefix=value, **given)

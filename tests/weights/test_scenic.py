@@ -64,7 +64,7 @@ def test_scenic_model_with_one_token_learner_gives_the_reference_outputs(name):
     np.testing.assert_allclose(tokens, REFERENCE[f"{name}|out"], atol=1e-5)
 
 
-def test_scenic_model_with_mlp_token_fusers_gives_the_reference_outputs():
+def test_scenic_mlp_token_fusers_after_loading_give_the_reference_output_and_bias():
     modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
     fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
     fusers[1] = {name: array + 1 for name, array in fusers[1].items()}

@@ -46,7 +46,7 @@ ROPE = {
 
 
 def row(name: str) -> dict[str, str | int | float]:
-    """Return the row of an architecture: its settings, or in `missing` its unsupported parts."""
+    """Return the settings of an architecture. The column `missing` lists its unsupported parts."""
     with torch.device("meta"):
         model: Any = timm.create_model(name)
     found: dict[str, str | int | float] = {"architecture": name, "missing": ""}

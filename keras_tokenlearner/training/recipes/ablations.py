@@ -54,7 +54,7 @@ class PoolingRecipe(ImageNet512Recipe):
     """Fine-tuning of ViT L/16 with alternatives to the TokenLearner: Table 5.
 
     Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE --output
-    FOLDER`, with a folder for each reducer.
+    FOLDER`. Give each reducer its own FOLDER.
 
     Expected, from section 3.5: pooling is less accurate than the plain model. The TokenLearner is a
     little more accurate than the plain model. The paper does not state the position of pooling. We
@@ -79,7 +79,8 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
     """Fine-tuning of ViT B/16 with alternatives to the TokenFuser: Figure 7.
 
     Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE
-    --output FOLDER`, with `token_fuser`, `unpool` and `reproject`, each with its own folder.
+    --output FOLDER`. Run it once for each NAME: `token_fuser`, `unpool` and `reproject`. Give each
+    run its own FOLDER.
 
     Expected, from section 3.5: `unpool` is less accurate than the TokenFuser. `reproject` is as
     accurate as the TokenFuser, at a higher cost. The figure prints no numbers.

@@ -92,7 +92,10 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
     if item.shape is None:
         return Entry(problem="an empty dataset")
     if item.external is not None or item.is_virtual or dtype.hasobject:
-        raise ValueError(f"the dataset {name} must be a plain array of numbers in the file itself")
+        raise ValueError(
+            f"the dataset {name} must be an array of numbers in this file, not an external, "
+            "virtual or object dataset"
+        )
     read = _h5_reader(name, item)
 
     def guarded() -> np.ndarray:
@@ -123,8 +126,8 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
     most = max(8 << 20, 4 * size)
     if wanted != stored or chunk_size > most:
         raise ValueError(
-            f"the dataset {name} must consist of {wanted} chunks of at most {most} bytes, but the "
-            f"file stores {stored} chunks of {chunk_size} bytes"
+            f"the dataset {name} must have {wanted} chunks of at most {most} bytes. "
+            f"Received: {stored} chunks of {chunk_size} bytes"
         )
 
     def read() -> np.ndarray:

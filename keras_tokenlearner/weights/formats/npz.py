@@ -97,7 +97,10 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         with archive.open(member) as stream:
             content = stream.read(member.file_size)
             if stream.read(1):
-                raise ValueError(f"the member {member.filename} must have the size in its header")
+                raise ValueError(
+                    f"the member {member.filename} must have {member.file_size} bytes, as the "
+                    "archive states, but has more"
+                )
         array = np.frombuffer(content, dtype, offset=start)
         return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
 
