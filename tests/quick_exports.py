@@ -40,7 +40,7 @@ def share_processes() -> None:
 
 
 def _run(command, *, input, env, **_):
-    saved, path, format = command[-3:]
+    saved, path, format = command[4:7]
     process = _process(env["KERAS_BACKEND"], env["KERAS_TORCH_DEVICE"])
     print(json.dumps((saved, path, format, input)), file=process.stdin, flush=True)
     error = json.loads(process.stdout.readline())

@@ -53,11 +53,12 @@ def hub_backbone(
                 f"returns averages. Received: {argument}={value!r}"
             )
     body = create_model(model, include_top=False, pooling="avg", dtype=dtype, **arguments)
-    return _hub_backbone_class()(body, dtype, name, trainable)
+    return hub_backbone_class()(body, dtype, name, trainable)
 
 
 @functools.cache
-def _hub_backbone_class() -> type[keras.Model]:
+def hub_backbone_class() -> type[keras.Model]:
+    """Register the class of the backbones with Keras, and return the class."""
     keras_hub: Any = require("keras_hub", "hub")
 
     @keras.saving.register_keras_serializable(package="keras_tokenlearner")

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,8 +36,8 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         epoch: Integer, number of the current epoch.
         start: Integer, number of batches to skip at the start of the current epoch.
-        shard: `(part, parts)`: every batch is divided into `parts` parts, and only the rows of the
-            part with index `part` are returned.
+        shard: `(index, count)`: every batch is divided into `count` parts. Only the rows of the
+            part `index` are returned.
         ordered: Boolean, whether Keras asks for the batches in their order.
         alone: Function that returns a context in which this process computes on its own.
 
@@ -193,6 +194,7 @@ class ReadBatches(Batches, Generic[Example]):
         self.failure: Exception | None = None
         self.skipped: dict[str, str] = {}
         self._skipped_now: set[str] = set()
+        self._unreadable: set[tuple[int, int]] = set()  # rows and epochs
         self._pool = ThreadPoolExecutor(check_int(type(self).__name__, "threads", threads))
         self._ahead: dict[tuple[int, ...], list[Future[Example]]] = {}
 
@@ -213,11 +215,15 @@ class ReadBatches(Batches, Generic[Example]):
             return [one.result() for one in asked]
         except Exception as error:
             self.failure = error
+            # Otherwise the threads read the other rows before the process can end.
+            for one in itertools.chain(asked, *self._ahead.values()):
+                one.cancel()
+            self._ahead = {}
             raise
 
     def on_epoch_end(self) -> None:
-        # Keras also reads one batch to find out shapes, then `num_batches`. This reading is no
-        # epoch: no warning. An epoch may be as short, with `steps_per_epoch`.
+        # Keras also reads one batch for its shapes, then `num_batches`. This is not an epoch, so
+        # no warning follows. With `steps_per_epoch=1`, an epoch has one batch too.
         is_epoch = self._count or self._last_count >= len(self) or not self._in_epoch
         if self._skipped_now and is_epoch:
             some = [f"{name} ({self.skipped[name]})" for name in sorted(self._skipped_now)]
@@ -228,7 +234,7 @@ class ReadBatches(Batches, Generic[Example]):
                 f"{'; '.join(some[:10])}{others}",
                 stacklevel=2,
             )
-        self._skipped_now = set()
+        self._skipped_now, self._unreadable = set(), set()
         super().on_epoch_end()
 
     def _key(self, index: int) -> tuple[int, ...]:
@@ -245,16 +251,18 @@ class ReadBatches(Batches, Generic[Example]):
         except ValueError as error:
             if self.on_error == "raise" or self.labels is None:
                 raise
-            self._skip(row, error)
+            self._skip(row, epoch, error)
             others = self._others(self.labels, row, epoch)
-            for other in others:
+            for other in map(int, others):
+                if (other, epoch) in self._unreadable:
+                    continue
                 try:
-                    return self.read(int(other), epoch)
+                    return self.read(other, epoch)
                 except ValueError as another:
-                    self._skip(int(other), another)
+                    self._skip(other, epoch, another)
             raise ValueError(
-                f"{type(self).__name__}: at least one of {len(others) + 1} files must be readable, "
-                f"the files of a class or all files; check the files: {error}"
+                f"{type(self).__name__}: {self.called(row)} and all {len(others)} files that may "
+                f"replace it are unreadable; check the files: {error}"
             ) from error
 
     def _others(self, labels: np.ndarray, row: int, epoch: int) -> np.ndarray:
@@ -269,9 +277,10 @@ class ReadBatches(Batches, Generic[Example]):
         rows = np.concatenate(groups)
         return rows[rows != row]
 
-    def _skip(self, row: int, error: ValueError) -> None:
+    def _skip(self, row: int, epoch: int, error: ValueError) -> None:
         self.skipped[self.called(row)] = str(error)
         self._skipped_now.add(self.called(row))
+        self._unreadable.add((row, epoch))
 
 
 @contextlib.contextmanager

@@ -48,8 +48,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             `model.preprocessing`. Defaults to the largest central part with the model's aspect
             ratio, resized bilinearly.
         on_error: `"raise"` or `"skip"`. With `"skip"`, another image of the same class replaces an
-            unreadable image. A warning after the epoch names the unreadable image. The attribute
-            `labels` of the images must then not need their pixels.
+            unreadable image. A warning after the epoch names the unreadable image. `"skip"` needs
+            `images` with an attribute `labels` that does not read pixels.
         seed: Integer, decides orders, crops and augmentation.
         threads: Integer, threads that read images.
 
@@ -57,8 +57,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         ValueError: If an argument is of another type or out of range. Also if there are no images,
             or training images do not fill a batch. Also if `crop` and `shift` are both given, or
             `augment` mixes integer labels. Also if `on_error="skip"` cannot read the labels. Later,
-            if an image is unreadable or its label is not the number of a class, and
-            `on_error="raise"`. Also if all images of a class are unreadable.
+            with `on_error="raise"`, if an image is unreadable or its label is not the number of a
+            class. With `"skip"`, if all images of a class are unreadable.
 
     Example:
 

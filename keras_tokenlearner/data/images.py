@@ -153,7 +153,7 @@ class FileImages(Images):
 
     Raises:
         ValueError: If the numbers of files and labels differ, or a label is not the number of a
-            class. Also when an image is requested whose file is missing, damaged or too large.
+            class. Later, if the file of a requested image is missing, damaged or too large.
         ImportError: If Pillow (extra `image`) is not installed.
 
     Example:

@@ -21,9 +21,9 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     Args:
         data: One of these names:
 
-            * `"fashion_mnist"`, the included sample, or `"cifar10"`, a download. After a colon, the
-              name may have the argument `origin` of `load_fashion_mnist` or `load_cifar10`, as in
-              `"cifar10:FOLDER"`.
+            * `"fashion_mnist"` for the included sample, `"cifar10"` for a download. After a colon,
+              the name may have the argument `origin` of `load_fashion_mnist` or `load_cifar10`, as
+              in `"cifar10:FOLDER"`.
             * `"folder:FOLDER"`, or the path of a folder, with folders `train` and `test` (or
               `val`). Each has a folder of images for every class.
             * `"tfds:NAME"`, a data set that tensorflow-datasets prepared.
@@ -33,9 +33,9 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
 
     Raises:
         ValueError: If the data set does not exist, or `data` is neither a string nor a path. Also
-            if a folder lacks files, or its training and test images have other classes. Also if a
+            if a folder lacks files, or the classes of training and test images differ. Also if a
             file is damaged, or a data set of tensorflow-datasets has no labels.
-        ImportError: If the data set needs Pillow or tensorflow-datasets, and it is not installed.
+        ImportError: If Pillow or tensorflow-datasets is needed and not installed.
 
     Example:
 

@@ -28,10 +28,10 @@ def preprocess_image(
     The target height is `floor(height / crop_fraction)`, for the `height` in `input_shape`. The
     target width is computed likewise. `resize_mode` decides which edges get their target size:
 
-    * `"shortest"`: the shortest edge. The aspect ratio stays the same. The centre is cropped.
-    * `"squash"`: both edges. The centre is cropped.
+    * `"shortest"`: the shortest edge. The aspect ratio stays the same. Only the centre is kept.
+    * `"squash"`: both edges. Only the centre is kept.
     * `"longest"`: the longest edge. The aspect ratio stays the same. The rest is padded with the
-      mean colour.
+      colour `preprocessing.mean`.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
@@ -169,9 +169,10 @@ def resized_size(
         choose = min if preprocessing.resize_mode == "shortest" else max
         ratio = choose(edge / wanted for edge, wanted in zip(size, target, strict=True))
         height, width = (max(round(edge / ratio), 1) for edge in size)
-    if height * width > max(MAX_RESIZED, math.prod(size), math.prod(target)):
+    most = max(MAX_RESIZED, math.prod(size), math.prod(target))
+    if height * width > most:
         raise ValueError(
-            f"resized_size: an image must have at most {MAX_RESIZED} pixels after its resizing; "
+            f"resized_size: an image must have at most {most} pixels after its resizing; "
             f"crop narrow images first. Received: an image of {size[0]} x {size[1]} pixels, "
             f"resized to {height} x {width}"
         )
@@ -179,7 +180,7 @@ def resized_size(
 
 
 def fill_colour(preprocessing: Preprocessing, channels: int) -> np.ndarray:
-    """Return the mean colour of the checkpoint's training images, as a pixel in [0, 255]."""
+    """Return the colour `preprocessing.mean` as a pixel in [0, 255], of type uint8."""
     mean = [round(255 * value) for value in preprocessing.mean]
     return np.array(mean if len(mean) == channels else mean[:1] * channels, "uint8")
 

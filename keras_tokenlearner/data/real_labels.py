@@ -2,7 +2,8 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
+
+from keras_tokenlearner._checks import check_path
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\b")
 
@@ -25,8 +26,9 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
 
     Source: Beyer et al., "Are we done with ImageNet?", 2020.
     """
+    path = check_path("read_real_labels", "path", path)
     try:
-        lists = json.loads(Path(os.path.expanduser(path)).read_text())
+        lists = json.loads(path.read_text())
         lists = [[int(label) for label in labels] for labels in lists]
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(

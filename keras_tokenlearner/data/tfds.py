@@ -53,7 +53,7 @@ class TfdsImages(Images):
     """Images of a prepared split of a data set of tensorflow-datasets.
 
     Images are read from ArrayRecord files without TensorFlow, so this class works on every backend.
-    Prepare a data set once. This code also downloads the data, if the licence allows downloads:
+    Prepare a data set once, by this code, which also downloads the data if the licence permits:
 
         import tensorflow_datasets as tfds
         tfds.builder("cifar100", file_format="array_record").download_and_prepare()

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from keras_tokenlearner.layers.activations import Activation
-from keras_tokenlearner.models.features import with_calls
+from keras_tokenlearner.models.features import Call, with_calls
 
 _KNOWN = ("Softmax", "Sigmoid")  # class names of layers, and of operations of `keras.ops`
 
@@ -25,7 +25,8 @@ def last_activation(model: keras.Model) -> tuple[str | None, bool]:
     >>> last_activation(model)
     ('softmax', False)
     """
-    operation = _last_operation(model)
+    operation = last_operation(model)
+    calls: dict[str, Call] = {}
     while operation is not None:
         kind = type(operation).__name__
         if isinstance(operation, keras.Model):
@@ -38,24 +39,31 @@ def last_activation(model: keras.Model) -> tuple[str | None, bool]:
                 return name, isinstance(operation, layers.Dense)
         elif not isinstance(operation, (layers.Dropout, layers.Identity)):
             return None, False
-        operation = _before(model, operation)
+        operation = _before(model, operation, calls)
     return None, False
 
 
-def _last_operation(model: keras.Model) -> keras.Operation | None:
+def last_operation(model: keras.Model) -> keras.Operation | None:
+    """Return the last operation of a model: a layer or a function of `keras.ops`."""
     operations = getattr(model, "operations", None) or model.layers
     return operations[-1] if operations else None
 
 
-def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
-    """Return the operation before `operation`, or `None` if `operation` has several inputs."""
+def _before(
+    model: keras.Model, operation: keras.Operation, calls: dict[str, Call]
+) -> keras.Operation | None:
+    """Return the operation before `operation`, or `None` if `operation` has several inputs.
+
+    The first search that needs the calls of the model adds them to `calls`.
+    """
     operations = getattr(model, "operations", None) or model.layers
     try:
         wanted = operation.input
         outputs = {found.name: found.output for found in operations}
         if not any(found is wanted for found in outputs.values()):
             # A layer was called several times: `input` and `output` are tensors of its first call.
-            _, calls = with_calls(model)
+            if not calls:
+                calls.update(with_calls(model)[1])
             wanted = calls[operation.name].inputs
             outputs = {name: call.outputs for name, call in calls.items()}
         return next(found for found in operations if outputs.get(found.name) is wanted)

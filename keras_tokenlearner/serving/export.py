@@ -40,7 +40,8 @@ class Exported(os.PathLike[str]):
     """An exported model. Other functions accept it instead of its path.
 
     Attributes:
-        path: `pathlib.Path` of the file or, for a SavedModel, of the folder of the new version.
+        path: `pathlib.Path` of the file. For a SavedModel or `layout="triton"`, the path of the
+            folder of the new version.
         max_difference: Float, the largest difference between its outputs and the outputs of the
             Keras model, in probabilities or features. `None` without a check.
 
@@ -78,8 +79,8 @@ def export(
 
     The model must take pixels in [0, 255], as with `include_preprocessing=True`. It may be a custom
     model on a backbone of this package, for example with a new dense layer. Every format takes
-    batches of any size. The file is compared with the Keras model before it appears at `path`, and
-    the largest difference is printed.
+    batches of any size. With `check=True`, the outputs of the file are compared with the Keras
+    model before the file appears at `path`. The largest difference is printed.
 
     * `"saved_model"`: a folder, written on TensorFlow and JAX; extra `tensorflow`.
     * `"onnx"`: a file `.onnx`, written on PyTorch; extra `onnx`.
@@ -87,8 +88,9 @@ def export(
     * `"litert"`: a file `.tflite`, written on TensorFlow; extra `litert`.
     * `"pt2"`: a file `.pt2`, written on PyTorch; extra `torch`.
 
-    On another backend, a second process loads the model from a `.keras` file and exports it. It
-    knows the classes of Keras and this package, but not your own layers.
+    On another backend, or for a PyTorch model on an accelerator, a second process exports the
+    model. This process loads the model from a `.keras` file. It knows the classes of Keras and this
+    package, but not your own classes.
 
     A SavedModel decodes, resizes and crops images itself. Its signatures for images:
 
@@ -114,8 +116,8 @@ def export(
 
     A classifier is a model that ends in a softmax, a sigmoid or a dense layer. All its signatures
     except `serve` return `probabilities`, `top_classes` and `top_probabilities`. A SavedModel with
-    class names also returns `top_class_names`. A model without top returns `features`. So does a
-    model that ends in logits, with `classifier_activation="linear"`.
+    class names also returns `top_class_names`. A model without top returns `features`. With
+    `classifier_activation="linear"`, a model that ends in logits returns `features` too.
 
     Every format contains class names, input shape, preprocessing, provenance, versions and a hash
     of the weights:
@@ -303,7 +305,7 @@ def check_arguments(
 
 
 def _checked_model(model: keras.Model, format: str) -> keras.Model:
-    """Return a model whose only output is no list, or raise `ValueError` for another model."""
+    """Return `with_plain_output(model)`, or raise `ValueError` for an unsupported model."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: `model` must be a keras.Model. Received: model={model!r}")
     shape = getattr(model, "input_shape", None)

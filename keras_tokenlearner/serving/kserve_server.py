@@ -42,9 +42,8 @@ async def run(
 ) -> None:
     """Serve a `kserve.Model` over HTTP and gRPC until the process receives a signal.
 
-    After SIGTERM or SIGINT the server accepts no more connections, answers open requests, and
-    returns. The server is ready after batches of 1, 2, 4, ... rows have run once. Newer
-    versions replace the model.
+    After SIGTERM or SIGINT, the server accepts no more connections, answers open requests, and
+    returns. The server is ready after `current.warm_up()`. Newer versions replace the model.
 
     Args:
         endpoint: A `kserve.Model`.

@@ -13,6 +13,7 @@ from keras_tokenlearner._json import JSON
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.data.preprocessing import fill_colour, preprocessing_of
 from keras_tokenlearner.models import Preprocessing
+from keras_tokenlearner.models.last_activation import last_operation
 from keras_tokenlearner.models.preprocessing import PreprocessingFields
 
 NAME = "keras_tokenlearner"  # key of the metadata, in formats with named strings
@@ -43,11 +44,14 @@ def own_class_names(model: keras.Model) -> Sequence[str] | None:
     """Return the class names of a model, or of the model inside that returns its outputs.
 
     `create_model(..., input_tensor=x)` for a computed tensor `x` returns a model around the named
-    model.
+    model. Other operations after the named model may change the order of its classes.
     """
     found = getattr(model, "class_names", None)
-    last = model.layers[-1]
-    return own_class_names(last) if found is None and isinstance(last, keras.Model) else found
+    last = last_operation(model)
+    if found is not None or not isinstance(last, keras.Model):
+        return found
+    inner = own_class_names(last)
+    return inner if inner is not None and len(inner) == model.output_shape[-1] else None
 
 
 def class_names_of(

@@ -8,7 +8,7 @@ from keras_tokenlearner.serving.metadata import Options
 
 
 def pixels_model(model: keras.Model, options: Options) -> keras.Model:
-    """Return a model that maps uint8 pixels of the model's size to named outputs.
+    """Return a model that maps uint8 pixels of the input size of `model` to named outputs.
 
     The input of the new model is `images`. A classifier returns `probabilities`, `top_classes` and
     `top_probabilities`. Other models return `features`. If requested, `token_maps` are added.

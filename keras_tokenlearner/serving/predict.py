@@ -76,7 +76,8 @@ def predict(
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
         top_k: Integer, number of the most probable classes.
-        maps_path: Path of a PNG file for a figure of the attention maps, or `None` for no figure.
+        maps_path: Path of a figure of the attention maps, in a format of matplotlib, for example
+            `"tokens.png"`. `None` for no figure.
         served: Boolean, whether to send the files to a server over HTTP. The server runs on this
             machine during the call. A model that is not exported is exported first.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one

@@ -52,7 +52,7 @@ def serve(
             while the server runs, unless the folder itself is a version.
         host: Address to listen on. Defaults to this machine only.
         port: Integer, HTTP port.
-        grpc_port: Integer, gRPC port; `None` for no gRPC.
+        grpc_port: Integer, gRPC port; `None` or 0 for no gRPC.
         name: Name of the model in URLs. Defaults to the name of the folder of the versions.
         max_batch: Integer, largest number of rows in a batch.
         page: Boolean, whether `GET /` returns the demo page of `demo`. The page shows attention

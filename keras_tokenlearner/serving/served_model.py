@@ -124,14 +124,15 @@ class ServedModel:
             rows: Dictionaries from input names to arrays, nested lists or bytes.
 
         Raises:
-            ValueError: If the model cannot take a row. Also if the pixels of all image files and
-                the values of all arrays are more than `4 * max_pixels`.
+            ValueError: If the model cannot take a row. Also if the sum of the results of `weight`
+                is more than `4 * max_pixels`.
         """
         checked = [self.check_row(signature, row) for row in rows]
         total = sum(self.weight(row) for row in checked)
         if total > 4 * self.max_pixels:
             raise ValueError(
-                f"a request must have at most {4 * self.max_pixels} pixels or values; got {total}"
+                f"a request must have at most {4 * self.max_pixels} pixels or values, also after "
+                f"resizing; got {total}"
             )
         return checked
 
@@ -175,6 +176,8 @@ class ServedModel:
 
     def weight(self, row: Mapping[str, np.ndarray]) -> int:
         """Return the size of a row: the pixels of its image files, or the values of its arrays.
+
+        If the model resizes an array, the larger of the sizes before and after resizing counts.
 
         Raises:
             ValueError: If an image or a clip is too narrow to be resized.

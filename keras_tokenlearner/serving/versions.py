@@ -52,7 +52,7 @@ def exported_version(model: str | os.PathLike[str]) -> Path | None:
 def is_a_version(path: Path, file: str) -> bool:
     """Return whether a path is a version of a model, instead of the folder of its versions.
 
-    A number next to the versions is a version too, even if it does not exist.
+    A number next to the versions counts as a version, even if no folder has this name.
 
     Args:
         path: `pathlib.Path` of a folder.

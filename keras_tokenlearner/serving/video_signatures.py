@@ -33,19 +33,32 @@ def video_signatures(
     clips_spec = tf.TensorSpec((None, None, None, None, channels), tf.uint8, "clips")
     rate_spec = tf.TensorSpec((None,), tf.float32, "frame_rate")
 
-    def answer_chosen(clips: "Tensor", places: "Tensor") -> "dict[str, Tensor]":
-        chosen = tf.gather(clips, places, axis=1, batch_dims=places.shape.rank - 1)
-        return answer(model_function(fit_frames(chosen, frames, height, width)))
+    def fit_chosen(clips: "Tensor", places: "Tensor") -> "Tensor":
+        """Return some frames of clips, resized for the model."""
+
+        def choose(clips: "Tensor") -> "Tensor":
+            return tf.gather(clips, places, axis=1, batch_dims=places.shape.rank - 1)
+
+        # Frames of a short clip repeat after the resizing: large repeated frames need gigabytes.
+        fitted = tf.cond(
+            tf.shape(clips)[1] < frames,
+            lambda: choose(fit_frames(clips, height, width)),
+            lambda: fit_frames(choose(clips), height, width),
+        )
+        return tf.ensure_shape(fitted, (None, *input_shape))
 
     @tf.function(autograph=False, input_signature=[clips_spec])
     def clips(clips: "Tensor") -> "dict[str, Tensor]":
-        return answer_chosen(clips, even_places(tf.shape(clips)[1], frames))
+        places = even_places(tf.shape(clips)[1], frames)
+        return answer(model_function(fit_chosen(clips, places)))
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec((None, None), tf.string, "encoded")]
     )
     def encoded(encoded: "Tensor") -> "dict[str, Tensor]":
-        encoded = tf.gather(encoded, even_places(tf.shape(encoded)[1], frames), axis=1)
+        length = tf.shape(encoded)[1]
+        places = even_places(length, tf.minimum(length, frames))  # decode each file at most once
+        encoded = tf.gather(encoded, places, axis=1)
 
         def decode(contents: "Tensor") -> "Tensor":
             clip = tf.map_fn(
@@ -53,7 +66,7 @@ def video_signatures(
                 contents,
                 fn_output_signature=tf.TensorSpec((None, None, channels), tf.uint8),
             )
-            return fit_frames(clip[None], frames, height, width)[0]
+            return fit_chosen(clip[None], even_places(tf.shape(clip)[0], frames))[0]
 
         return answer(model_function(tf.map_fn(decode, encoded, fn_output_signature=tf.float32)))
 
@@ -64,14 +77,13 @@ def video_signatures(
 
     @tf.function(autograph=False, input_signature=[clips_spec, rate_spec])
     def clips_at_rate(clips: "Tensor", frame_rate: "Tensor") -> "dict[str, Tensor]":
-        return answer_chosen(
-            clips, places_at_rate(tf.shape(clips)[1], frames, frame_rate, frame_step)
-        )
+        places = places_at_rate(tf.shape(clips)[1], frames, frame_rate, frame_step)
+        return answer(model_function(fit_chosen(clips, places)))
 
     return {**found, "clips_at_rate": clips_at_rate}
 
 
-def even_places(length: "Tensor", frames: int) -> "Tensor":
+def even_places(length: "Tensor", frames: "int | Tensor") -> "Tensor":
     """Return the indices, (frames,), of evenly spaced frames of a clip. The first index is 0."""
     tf = require("tensorflow", "tensorflow")
     return tf.range(frames) * length // frames
@@ -104,12 +116,11 @@ def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: fl
     return tf.clip_by_value(places, 0, length - 1)
 
 
-def fit_frames(clips: "Tensor", frames: int, height: int, width: int) -> "Tensor":
+def fit_frames(clips: "Tensor", height: int, width: int) -> "Tensor":
     """Resize clips until they cover a size, then crop their centres, as `fit_clip` does.
 
     Args:
         clips: Tensor of shape (B, frames, any height, any width, channels).
-        frames: Integer, number of frames (T).
         height: Integer, height of the result.
         width: Integer, width of the result.
 
@@ -126,4 +137,4 @@ def fit_frames(clips: "Tensor", frames: int, height: int, width: int) -> "Tensor
     pixels = tf.reshape(tf.cast(clips, tf.float32), (-1, shape[2], shape[3], channels))
     pixels = tf.image.resize(pixels, tf.cast(size, tf.int32), antialias=True)
     pixels = pixels[:, top : top + height, left : left + width]
-    return tf.reshape(pixels, (-1, frames, height, width, channels))
+    return tf.reshape(pixels, (shape[0], shape[1], height, width, channels))

@@ -11,6 +11,7 @@ import keras
 
 from keras_tokenlearner._errors import listed
 from keras_tokenlearner._json import JSON
+from keras_tokenlearner.applications.hub import hub_backbone_class
 from keras_tokenlearner.serving.formats import FORMATS
 from keras_tokenlearner.serving.litert import write_litert
 from keras_tokenlearner.serving.metadata import Options
@@ -60,10 +61,10 @@ def check_classes(model: keras.Model, format: str) -> None:
         able = " or ".join(f"KERAS_BACKEND={name}" for name in FORMATS[format].backends)
         able += " and KERAS_TORCH_DEVICE=cpu" if "torch" in able else ""
         raise ValueError(
-            f"export: format={format!r} needs {able}, because `model` has your own classes; set "
-            "this before you import Keras. Otherwise a second process writes the file, and it "
-            f"lacks these classes. Received: KERAS_BACKEND={keras.backend.backend()}, "
-            f"model {model.name!r} with the classes {listed(found)}"
+            f"export: format={format!r} needs {able}; set this before you import Keras. Otherwise "
+            "a second process writes the file. It cannot load your own classes and functions, or "
+            f"lambda functions. Received: KERAS_BACKEND={keras.backend.backend()}, "
+            f"model {model.name!r} with {listed(found)}"
         )
 
 
@@ -85,6 +86,7 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
     model.save(saved)
     # -P: code in the current folder must not replace a library.
     command = [sys.executable, "-P", "-m", __spec__.name, str(saved), str(path), format]
+    command += ["keras_hub"] * ("keras_hub" in sys.modules)
     done = subprocess.run(
         command,
         input=json.dumps(options),  # too long for an argument with thousands of class names
@@ -116,11 +118,17 @@ def _unknown_classes(config: JSON) -> set[str]:
     """Return the names of classes and functions in a serialized model that a new process lacks."""
     found: set[str] = set()
     if isinstance(config, Mapping):
-        module, kind, name = (config.get(key) for key in ("module", "class_name", "config"))
-        if kind == "function" and isinstance(name, str) and not _is_known_function(name):
-            found.add(name)
-        elif isinstance(module, str) and isinstance(kind, str) and not _is_known(module, kind):
-            found.add(str(config.get("registered_name") or kind))
+        module, kind, inner = (config.get(key) for key in ("module", "class_name", "config"))
+        # Keras writes no class name for a lambda function that is an activation.
+        activations = [value for key, value in config.items() if key.endswith("activation")]
+        nameless = [x for x in activations if isinstance(x, Mapping) and "class_name" not in x]
+        if kind == "__lambda__" or nameless:
+            found.add("<lambda>")
+        elif kind == "function" and isinstance(inner, str):
+            found.update(() if _is_known_function(inner) else (inner,))
+        elif isinstance(module, str) and isinstance(kind, str):
+            name = config.get("registered_name") or kind
+            found.update(() if _is_known(module, kind, inner) else (str(name),))
         # The second process does not compile the model.
         config = [value for key, value in config.items() if key != "compile_config"]
     if isinstance(config, (list, tuple)):
@@ -128,13 +136,15 @@ def _unknown_classes(config: JSON) -> set[str]:
     return found
 
 
-def _is_known(module: str, name: str) -> bool:
+def _is_known(module: str, name: str, config: JSON) -> bool:
     """Return whether Keras finds a class in a process that imports this package."""
-    package = module.partition(".")[0]
-    if package == "keras_tokenlearner":  # a class in a function is registered by a call
-        return hasattr(sys.modules.get(module), name)
-    # Keras imports the modules of these packages itself. It refuses to load a `Lambda`.
-    return name != "Lambda" and package in ("builtins", "keras", "keras_cv", "keras_hub")
+    if name == "Lambda" and isinstance(config, Mapping):  # Keras loads only registered functions
+        function = config.get("function")
+        called = function.get("config") if isinstance(function, Mapping) else None
+        return str(called).startswith("keras_tokenlearner>")
+    # Keras imports the modules of its packages itself.
+    packages = ("builtins", "keras", "keras_cv", "keras_hub", "keras_nlp", "keras_tokenlearner")
+    return module.partition(".")[0] in packages
 
 
 def _is_known_function(name: str) -> bool:
@@ -146,6 +156,8 @@ def _is_known_function(name: str) -> bool:
 
 
 if __name__ == "__main__":
+    if "keras_hub" in sys.argv[4:]:
+        hub_backbone_class()  # registers the class
     WRITERS[sys.argv[3]](
         keras.saving.load_model(sys.argv[1], compile=False),
         Path(sys.argv[2]),

@@ -1,12 +1,15 @@
 """Our models as backbones of keras-hub's classifiers."""
 
+import subprocess
+
 import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model
+from keras_tokenlearner import create_model, export
 from keras_tokenlearner.applications import hub_backbone
 from keras_tokenlearner.models import Preprocessing
+from keras_tokenlearner.serving import writing
 from tests.skips import peer
 
 pytestmark = pytest.mark.peers
@@ -33,6 +36,22 @@ def test_hub_backbone_in_an_image_classifier_trains_and_loads(tmp_path):
     classifier.save(tmp_path / "classifier.keras")
     loaded = keras.saving.load_model(tmp_path / "classifier.keras", compile=False)
     np.testing.assert_allclose(loaded.predict(images, verbose=0), answers, atol=1e-5)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="only on torch: other backends write a SavedModel without a second process",
+)
+def test_export_of_a_classifier_on_a_hub_backbone_by_a_second_process_writes_the_file(
+    tmp_path, monkeypatch
+):
+    pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    monkeypatch.setattr(writing, "subprocess", subprocess)  # a process of its own
+    backbone = hub_backbone("vit_pico8", input_shape=(32, 32, 3))
+    classifier = keras_hub.models.ImageClassifier(
+        backbone=backbone, num_classes=3, preprocessor=None, activation="softmax"
+    )
+    assert export(classifier, tmp_path).max_difference < 1e-4
 
 
 @pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16"])

@@ -1,5 +1,6 @@
 """Batches of images are the same for a seed, with any number of threads."""
 
+import time
 import warnings
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.data import ArrayImages, Batches, ImageBatches, Images, from_folder
+from keras_tokenlearner.data.batches import ReadBatches
 
 IMAGES = ArrayImages(
     np.random.default_rng(0).integers(0, 256, (22, 12, 16, 3)).astype("uint8"), np.arange(22) % 5
@@ -400,5 +402,32 @@ def test_image_batches_with_on_error_skip_and_no_readable_file_of_a_class_raise(
     for file in (damaged / "dark").iterdir():
         file.write_bytes(b"nothing")
     batches = ImageBatches(from_folder(damaged), (8, 8, 3), 12, on_error="skip")
-    with pytest.raises(ValueError, match=r"ImageBatches: .* 6 .*dark/\d.png"):
+    with pytest.raises(ValueError, match=r"ImageBatches: .*dark/\d.png.* 5 "):
         batches[0]
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("readable", [1, 0])
+def test_read_batches_with_on_error_skip_read_each_unreadable_row_few_times(readable):
+    """Rows with several labels may replace all other rows."""
+    read = []
+
+    class Rows(ReadBatches):
+        def read(self, row, epoch):
+            read.append(row)
+            time.sleep(0.01)
+            if row >= readable:
+                raise ValueError(f"row {row} is damaged")
+            return row
+
+    labels = np.array([[number >> bit & 1 for bit in range(5)] for number in range(20)])
+    options = {"labels": labels, "on_error": "skip", "batch_size": 20, "shuffle": False}
+    rows = Rows(range(20), threads=1, **options)
+    if readable:
+        assert rows.found(0) == [0] * 20
+        assert max(np.bincount(read)[1:]) <= 2
+    else:
+        with pytest.raises(ValueError, match="Rows: row 0 and all 19 .*row 0 is damaged"):
+            rows.found(0)
+        rows._pool.shutdown()  # waits for the thread
+        assert 20 <= len(read) < 30

@@ -108,6 +108,8 @@ def test_read_real_labels_orders_labels_by_the_numbers_in_file_names(tmp_path):
     path.write_text("{}}")
     with pytest.raises(ValueError, match=r"real\.json"):
         read_real_labels(path, names)
+    with pytest.raises(ValueError, match="read_real_labels: `path`.*path=None"):
+        read_real_labels(None, names)
 
 
 def test_open_named_of_a_folder_in_the_home_folder_finds_its_images(tmp_path, monkeypatch):

@@ -6,7 +6,12 @@ import pytest
 Image = pytest.importorskip("PIL.Image", reason="resizes the images")
 
 from keras_tokenlearner.data import ArrayImages, ImageBatches  # noqa: E402
-from keras_tokenlearner.data.preprocessing import fit_pixels, preprocess_image, seen_box  # noqa: E402
+from keras_tokenlearner.data.preprocessing import (  # noqa: E402
+    fit_pixels,
+    preprocess_image,
+    resized_size,
+    seen_box,
+)
 from keras_tokenlearner.models.preprocessing import Preprocessing  # noqa: E402
 from tests.skips import peer  # noqa: E402
 
@@ -30,6 +35,8 @@ def test_preprocess_image_of_a_narrow_image_raises(shape, size):
     rule = Preprocessing(interpolation="bicubic", crop_fraction=0.9)
     with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels"):
         preprocess_image(np.zeros((*size, 3), "uint8"), shape, rule)
+    with pytest.raises(ValueError, match=f" {2**25} pixels "):  # the size of the image
+        resized_size((1, 2**25), shape[:2], rule)
 
 
 @pytest.mark.peers

@@ -15,7 +15,7 @@ from keras_tokenlearner.serving.classifier import (
     classifier_activation_of,
     probabilities,
 )
-from keras_tokenlearner.serving.metadata import METADATA
+from keras_tokenlearner.serving.metadata import METADATA, own_class_names
 
 NAME = "tokenlearner_pico8_4at1"
 
@@ -79,6 +79,21 @@ def test_last_activation_of_a_nested_model_is_found():
 
 
 @pytest.mark.once("torch")
+def test_own_class_names_of_a_nested_model_need_its_classes_in_their_order():
+    inner, inputs = ends_in(layers.Dense(3, "softmax")), keras.Input((8, 8, 3))
+    inner.class_names = ["cat", "dog", "owl"]
+    outputs = inner(inputs)
+    assert own_class_names(keras.Model(inputs, outputs)) == inner.class_names
+    sequential = keras.Sequential([keras.Input((8, 8, 3)), layers.RandomFlip(), inner])
+    assert own_class_names(sequential) == inner.class_names
+    order = keras.ops.take(outputs, [2, 0, 1], axis=-1)
+    for others in (order, keras.ops.softmax(order), outputs[:, :2], layers.Dense(3)(outputs)):
+        assert own_class_names(keras.Model(inputs, others)) is None
+    inner.class_names = ["cat", "dog"]
+    assert own_class_names(keras.Model(inputs, outputs)) is None
+
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("activation", "ending"),
     [
@@ -136,17 +151,24 @@ def test_check_takes_pixels_of_a_classifier_without_preprocessing_raises():
     plain = create_model(NAME, classes=2, include_preprocessing=False)
     base = create_model(NAME, include_top=False, pooling="avg", include_preprocessing=False)
     on_top = keras.Sequential([keras.Input((32, 32, 3)), base, layers.Dense(3, "softmax")])
+    inputs = keras.Input((32, 32, 3))
+    direct = keras.Model(inputs, layers.Dense(3)(base(inputs)))
     video = create_model("tokenlearner_x2plus1d_pico", classes=2, include_preprocessing=False)
     turned = create_model(
         NAME, classes=2, include_preprocessing=False, rotary="index", positions=None
     )
-    for model in (plain, on_top, video, turned):
+    for model in (plain, on_top, direct, video, turned):
         with pytest.raises(ValueError, match="include_preprocessing=False"):
             check_takes_pixels("export", model)
     scaled = keras.Sequential(
         [keras.Input((32, 32, 3)), layers.Rescaling(1 / 127.5, -1), base, layers.Dense(3)]
     )
-    for model in (scaled, create_model(NAME, classes=2), ends_in(layers.Dense(3))):
+    by_function, by_norm = (
+        keras.Model(inputs, layers.Dense(3)(base(x)))
+        for x in (inputs / 127.5 - 1, layers.BatchNormalization()(inputs))
+    )
+    whole = create_model(NAME, classes=2)
+    for model in (scaled, by_function, by_norm, whole, ends_in(layers.Dense(3))):
         assert check_takes_pixels("export", model) is None
 
 

@@ -17,6 +17,7 @@ import pytest
 from keras_tokenlearner import create_model, export
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import resizing
+from keras_tokenlearner.layers.activations import gelu_tanh
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving import writing
 from keras_tokenlearner.serving.formats import FORMATS
@@ -238,13 +239,39 @@ def test_export_by_a_second_process_of_a_model_with_own_classes_raises_and_write
 
 
 @pytest.mark.once("torch")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="only on torch: other backends write a SavedModel without a second process",
+)
+@pytest.mark.filterwarnings("ignore:.*includes a `lambda`")
+@pytest.mark.parametrize(
+    ("layer", "wanted"),
+    [
+        (lambda: keras.layers.Dense(2, activation=lambda x: x / 2), "<lambda>"),
+        (lambda: keras.layers.Activation(lambda x: x / 2), "<lambda>"),
+        (lambda: keras.layers.Lambda(lambda x: x / 2), "<lambda>"),
+        (lambda: keras.layers.Dense(2, kernel_initializer=lambda *_, **__: 0.5), "<lambda>"),
+        (lambda: keras.layers.Lambda(halved), "mine>halved"),
+        (lambda: keras.layers.Lambda(keras.ops.relu), "Lambda"),  # Keras finds only its classes
+    ],
+    ids=["dense", "activation", "lambda layer", "initializer", "own function", "keras function"],
+)
+def test_check_classes_of_a_function_that_no_other_process_loads_raises(layer, wanted):
+    model = keras.Sequential([keras.Input((8,)), layer()])
+    with pytest.raises(ValueError, match=f"export: .*model '{model.name}'.*{wanted}"):
+        writing.check_classes(model, "saved_model")
+
+
+@pytest.mark.once("torch")
 def test_check_classes_of_models_of_keras_and_this_package_finds_no_own_classes():
     """A second process does not compile the model, so losses may be of any class."""
     ours = create_model("tokenlearner_pico8_4at1", classes=2, activation="gelu_tanh")
     ours.compile(loss=halved)
     inner = keras.layers.Activation(keras.ops.relu)(ours.output)
     outer = keras.Model(ours.input, keras.layers.Dense(2, "softmax", dtype="float32")(inner))
-    for model in (ours, outer, create_model("tokenlearner_x2plus1d_pico", classes=2)):
+    registered = keras.Sequential([keras.Input((8,)), keras.layers.Lambda(gelu_tanh)])
+    video = create_model("tokenlearner_x2plus1d_pico", classes=2)
+    for model in (ours, outer, video, registered):
         assert writing.check_classes(model, "saved_model") is None
 
 

@@ -127,6 +127,36 @@ def test_export_of_an_image_model_with_frame_step_raises(tmp_path):
 
 
 @pytest.mark.once("tensorflow")
+def test_video_signatures_of_short_clips_resize_frames_before_they_repeat(monkeypatch):
+    """All frames of one large image would need gigabytes."""
+    from keras_tokenlearner.serving import video_signatures as module
+
+    resized, fit_frames = [], module.fit_frames
+
+    def counted(clips, *size):
+        tf.py_function(lambda count: resized.append(int(count)), [tf.shape(clips)[1]], [])
+        return fit_frames(clips, *size)
+
+    monkeypatch.setattr(module, "fit_frames", counted)
+    found = module.video_signatures(lambda x: x, (8, 6, 6, 3), lambda x: {"pixels": x}, STEP)
+    for length in (1, 3, 11):
+        clips = RANDOM.integers(0, 256, (2, length, 9, 14, 3)).astype("uint8")
+        files = [[tf.io.encode_png(frame).numpy() for frame in clip] for clip in clips]
+        rates, evenly = tf.constant([10.0, 3.0]), np.arange(8) * length // 8
+        at_rate = module.places_at_rate(length, 8, rates, STEP).numpy()
+        answers = {
+            "clips": (found["clips"](clips), [evenly, evenly]),
+            "encoded": (found["encoded"](tf.constant(files)), [evenly, evenly]),
+            "clips_at_rate": (found["clips_at_rate"](clips, rates), at_rate),
+        }
+        for name, (answer, places) in answers.items():
+            right = [video.fit_clip(clip[x], 6, 6) for clip, x in zip(clips, places, strict=True)]
+            np.testing.assert_allclose(answer["pixels"], right, atol=1e-3, err_msg=name)
+        assert set(resized) == {min(length, 8)}
+        resized.clear()
+
+
+@pytest.mark.once("tensorflow")
 def test_served_narrow_clips_and_frames_raise_before_they_are_resized(exported):
     """Resized to the height of the model, the frame would have 100 million pixels."""
     model = ServedModel(exported[2])
@@ -139,6 +169,6 @@ def test_served_narrow_clips_and_frames_raise_before_they_are_resized(exported):
     row = model.check_row("encoded", {"encoded": [file]})
     with pytest.raises(ValueError, match=" 16777216 .* 1 x 100000 "):
         model.decode("encoded", [row])
-    small = np.zeros((2, 4, 8, 3), "uint8")  # counts as large as the graph makes it
+    small = np.zeros((2, 4, 8, 3), "uint8")  # counts as resized, with all frames of the model
     frames, height, width, channels = exported[0].input_shape[1:]
     assert model.weight({"clips": small}) == frames * height * 2 * width * channels

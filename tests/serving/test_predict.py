@@ -51,17 +51,17 @@ def test_predict_of_a_keras_file_lists_the_top_classes(saved):
     assert alone["file"] == found[0]["file"]
 
 
-def test_predict_of_more_files_than_a_batch_equals_single_predictions(saved, tmp_path, monkeypatch):
-    folder, model = saved
+def test_predict_of_more_files_than_a_batch_equals_single_predictions(saved, exported, monkeypatch):
+    folder, _ = saved
     monkeypatch.setattr(sys.modules[predict.__module__], "BATCH_SIZE", 2)
-    files = [folder / name for name in ("a.png", "b.png", "b.png", "a.png", "a.png")]
-    exported = export(model, tmp_path / "served", check=False)
+    one, other = folder / "a.png", folder / "b.png"
+    files = [one, other, other, one, one]
     for path in (folder / "model.keras", exported):
-        single = [predict(path, file)[0] for file in files]
-        for found, right in zip(predict(path, files), single, strict=True):
-            assert [x["class"] for x in found["classes"]] == [x["class"] for x in right["classes"]]
-            for one, other in zip(found["classes"], right["classes"], strict=True):
-                assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+        single = {file: predict(path, file)[0]["classes"] for file in (one, other)}
+        for file, found in zip(files, predict(path, files), strict=True):
+            assert [x["class"] for x in found["classes"]] == [x["class"] for x in single[file]]
+            for row, right in zip(found["classes"], single[file], strict=True):
+                assert row["probability"] == pytest.approx(right["probability"], abs=1e-5)
 
 
 @pytest.mark.once("torch")

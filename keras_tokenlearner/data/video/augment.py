@@ -58,7 +58,7 @@ def covering_size(shape: tuple[int, ...], wanted: tuple[int, int]) -> tuple[int,
     most = max(MAX_RESIZED, math.prod(shape), 4 * frames * math.prod(wanted))
     if frames * height * width > most:
         raise ValueError(
-            f"fit_clip: a clip must have at most {MAX_RESIZED} pixels after its resizing; crop "
+            f"fit_clip: a clip must have at most {most} pixels after its resizing; crop "
             f"narrow frames first. Received: {frames} frames of {size[0]} x {size[1]} pixels, "
             f"resized to {height} x {width}"
         )

@@ -35,8 +35,8 @@ class VideoBatches(ReadBatches[tuple[np.ndarray, np.ndarray]]):
             float32 and shape (B, classes). Labels of several classes per video stay unchanged.
         on_error: `"skip"` or `"raise"`. `"skip"` replaces an unreadable video by another video of
             the same class, and warns after the epoch. For several labels per video, a video of
-            other classes is the last choice. It keeps its own labels. The attribute `skipped` has
-            the file and the reason. `"raise"` raises an error.
+            other classes is the last choice, with its own labels. The attribute `skipped` has the
+            file and the reason. `"raise"` raises an error.
         seed: Integer, decides order, moments and augmentation.
         threads: Integer, threads that decode videos.
 

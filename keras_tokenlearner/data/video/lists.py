@@ -114,7 +114,7 @@ def from_csv(
     label_column: str = "label",
     class_names: Sequence[str] | None = None,
 ) -> VideoList:
-    """List the videos of a CSV file with a header, the format of Kinetics.
+    """List the videos of a CSV file that has a header, and a row for each video.
 
     Args:
         path: Path of the CSV file.

@@ -74,6 +74,7 @@ class PageModel(Protocol):
         Args:
             content: Bytes of an image file.
             tokens: Integer, one of `about["tokens"]`; `None` for the largest.
+                An exported model ignores this argument.
 
         Raises:
             ValueError: If the picture cannot be read, or the number of tokens is not offered.

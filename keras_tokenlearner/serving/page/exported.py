@@ -55,7 +55,7 @@ class ExportedPage:
     async def classify(self, content: bytes, tokens: int | None = None) -> Classified:
         """Return the answer to a picture, as `PageModel` describes it.
 
-        `tokens` is ignored, because an open page may send the number of tokens of an older version.
+        Ignore `tokens`, because an open page may know only an older version of the model.
         """
         start = time.perf_counter()
         current = self.current.now

@@ -61,7 +61,7 @@ def page_routes(page: PageModel) -> "list[Route]":
 
     async def answer(request: Request) -> Response:
         kind = request.headers.get("content-type", "")
-        # Browsers let other sites post text and forms without a permission, but not these types.
+        # Browsers let other sites post text and forms without permission, but not the types below.
         if not kind.startswith(("image/", "application/octet-stream")):
             reason = f"Content-Type must be image/* or application/octet-stream; got {kind[:80]!r}"
             return JSONResponse({"error": reason}, 415, headers=HEADERS)

@@ -231,6 +231,8 @@ def test_fit_clip_and_augment_clip_change_all_frames_equally():
 def test_fit_clip_of_very_narrow_frames_raises_before_they_are_resized():
     with pytest.raises(ValueError, match=" 16777216 .* 2 frames of 1 x 90000 .* 224 x 20160000"):
         video.fit_clip(np.zeros((2, 1, 90_000, 3), "uint8"), 224, 224)
+    with pytest.raises(ValueError, match=f" {4 * 90 * 448**2} .* 90 frames of 1 x 90 "):
+        video.augment.covering_size((90, 1, 90), (448, 448))
     # A frame that becomes smaller, and common aspect ratios, have no limit.
     assert video.augment.covering_size((1, 64, 2**20), (32, 32)) == (32, 2**19)
     assert video.augment.covering_size((99, 240, 426), (448, 448)) == (448, 795)
