@@ -42,7 +42,7 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
         text: An address, a path, or either of them after a source and a colon.
 
     Raises:
-        ValueError: If the text is empty, or starts like an address, but is not a valid address.
+        ValueError: If the text is empty, or is an invalid address.
 
     Example:
 

@@ -36,7 +36,8 @@ class PublishedCheckpoint:
         input_size: `(height, width)`, or `(frames, height, width)` for videos.
         classes: Classes of the head, or 0 without a head.
         licence: Licence and its source.
-        top1: Published top-1 accuracy on ImageNet-1k, or on Kinetics-400 for videos; or empty.
+        top1: Published top-1 accuracy on ImageNet-1k, or on Kinetics-400 for videos. Empty if
+            unknown.
         top1_source: Source of the published accuracy.
         is_checked: Whether we have compared outputs with the checkpoint's own library.
     """

@@ -100,11 +100,11 @@ def from_preset(
             `list_checkpoints()`. The argument `source` of `plan_of` may precede a file, as in
             `"timm:FILE"`. For a local `dinov2_..._pretrain.pth`, the file
             `dinov2_..._linear_head.pth` in the same folder is the classifier.
-        at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` adds no
+        at: Integer, number of blocks before an added TokenLearner, as in `retrofit`. `None` adds no
             TokenLearner. With `at`, the fields `reducer`, `fuser`, `token_attention`, `token_start`
             and `proportional_attention` in `changes` are passed to `retrofit`. Other fields of
             reducers and fusers are refused.
-        num_tokens: Integer, tokens that the TokenLearner learns, as in `retrofit`. Needs `at`.
+        num_tokens: Integer, number of learned tokens, as in `retrofit`. Needs `at`.
         include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
             checkpoint has a classifier, or `classes` is passed.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
@@ -114,7 +114,7 @@ def from_preset(
             `save_to_preset` without top, else to `"head"`. For a checkpoint without classifier,
             `"head"` gives the features of its own library. Required for distilled DeiT of timm
             without classifier.
-        classes: Integer, classes of the top. Defaults to the checkpoint's classes. Any other number
+        classes: Integer, number of classes. Defaults to the checkpoint's number. Any other number
             makes a new classifier.
         classifier_activation: Activation of the top; `None` gives logits. Defaults to the
             activation of a preset of `save_to_preset`, else to `"softmax"`.
@@ -127,9 +127,9 @@ def from_preset(
             `"clip"`. Overrides the checkpoint.
         layer_norm_epsilon: Epsilon of the norms. Overrides the checkpoint.
         activation: Activation of the MLPs. Overrides the checkpoint.
-        num_heads: Heads of the attentions, if the checkpoint does not state them.
+        num_heads: Number of attention heads. Needed if the checkpoint does not state the number.
         grid: `(H, W)` or `(T, H, W)`, the grid of the checkpoint's positions. Needed if the
-            checkpoint does not state the grid.
+            checkpoint does not determine the grid.
         resize: Method to resize positions, as for `keras_tokenlearner.weights.plan_of`.
         name: Name of the model.
         **changes: Further fields of `VisionTransformerConfig` to change, such as `dropout_rate`.
@@ -166,7 +166,7 @@ def from_preset(
             f"Received: num_tokens={num_tokens!r}, at=None"
         )
     if input_shape is not None:
-        check_shape(owner, input_shape, None)
+        input_shape = check_shape(owner, input_shape, None)
     check_choice(owner, "pooling", pooling, (None, "none", *VisionTransformer.poolings))
     if classifier_activation != _OF_THE_PRESET:
         check_activation(owner, classifier_activation)
@@ -236,7 +236,10 @@ def from_preset(
     check_build(owner, VisionTransformer, config, input_shape=shape)
     tensor = None
     if saved is not None:
-        tensor = keras.Input(shape, **input_options(saved.inputs[0]))
+        kept = input_options(saved.inputs[0])
+        if include_preprocessing != saved.include_preprocessing:  # only raw pixels may be integers
+            kept["dtype"] = keras.config.floatx()
+        tensor = keras.Input(shape, **kept)
     model = build_model(
         owner,
         VisionTransformer,
@@ -266,8 +269,8 @@ def _pooling(owner: str, plan: Plan, pooling: str | None) -> str:
     pooling = plan.pooling if pooling is None else pooling
     if pooling is None:
         raise ValueError(
-            f"{owner}: pass `pooling`. timm returns the mean of class token and distillation token "
-            "here, which this package lacks. Pass 'token' for the class token, or 'none' for all "
+            f"{owner}: pass `pooling`. timm returns the mean of class and distillation token, but "
+            "this package has no such pooling. Pass 'token' for the class token, or 'none' for all "
             "tokens. Received: pooling=None"
         )
     return pooling
@@ -277,7 +280,8 @@ def _check_unused(owner: str, given: Mapping[str, Any], where: str) -> None:
     """Raise `ValueError` for an argument that is given, but has no effect."""
     defaults = {"classifier_activation": _OF_THE_PRESET}
     for name, value in given.items():
-        if value != defaults.get(name):
+        default = defaults.get(name)
+        if value is not default and (default is None or value != default):  # arrays have no !=
             raise ValueError(
                 f"{owner}: leave out `{name}`, which has no effect {where}. "
                 f"Received: {name}={value!r}"
@@ -345,7 +349,7 @@ def build_model(
     classes: int | None = None,
     **arguments: Unpack[BuildArguments],
 ) -> VisionModel:
-    """Build the model of a plan and load its weights. `classes` decides the classifier.
+    """Build the model of a plan and load the plan's weights. `classes` decides the classifier.
 
     `classes=None` loads the checkpoint's classifier. A number that differs from the checkpoint's
     number makes a new classifier. A warning lists the untrained layers.
@@ -404,8 +408,8 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
     if plan.grid is None or len(plan.grid) != len(config.patch_size):
         raise ValueError(
             f"{owner}: {plan.origin} does not state the size of its images; pass `input_shape`. "
-            "If it has a position embedding, also pass `grid`, the number of positions along each "
-            f"of {len(config.patch_size)} axes. Received: input_shape=None, grid={plan.grid}"
+            "If the file has a position embedding, also pass `grid`, the number of positions along "
+            f"each of {len(config.patch_size)} axes. Received: input_shape=None, grid={plan.grid}"
         )
     sizes = (n * patch for n, patch in zip(plan.grid, config.patch_size, strict=True))
     return (*sizes, plan.channels)

@@ -142,7 +142,12 @@ def _from_hf(owner: str, address: Address) -> PresetFiles:
                 return None
             return Path(hub.hf_hub_download(**given))
         except errors.LocalEntryNotFoundError as error:
-            if is_absent or _is_offline(hub):
+            # Caches of earlier versions have the weights, but do not mark this file as absent.
+            is_older = name == "processor_config.json" and any(
+                isinstance(hub.try_to_load_from_cache(**given | {"filename": one}), str)
+                for one in WEIGHTS
+            )
+            if is_absent or is_older or _is_offline(hub):
                 return None
             raise ConnectionError(_unreachable(owner, f"hf://{address.place}", error)) from None
         except errors.EntryNotFoundError:

@@ -90,8 +90,8 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
 
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
-        ValueError: If the folder contains no preset, or the address is not on a hub. Also if the
-            folder or the repository has weights in another format, which `from_preset` would read.
+        ValueError: If the folder contains no preset, or the address is not on a hub. Also if
+            `from_preset` would read other weights in the folder or in the Hugging Face repository.
         PermissionError: If the account may not write to this address.
         ConnectionError: If the upload fails.
     """

@@ -10,7 +10,7 @@ _FIRST = names.block_name(0)
 
 
 def sizes_of(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the config fields for the sizes of a model, read from the shapes of its arrays."""
+    """Return the config fields for the sizes of a model, from the names and shapes of arrays."""
     sizes: dict[str, FieldValue] = {}
     kernel = arrays.get(names.EMBEDDING_KERNEL)
     if kernel is not None and kernel.array.ndim in (4, 5):
@@ -68,7 +68,7 @@ def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
 def name_norms(arrays: Arrays, rms: bool) -> None:
     """Rename the weights of norms in `arrays` as in our models.
 
-    A norm after the pooling becomes the last norm, if the file has no other last norm. The weight
+    If the file has no other last norm, the norm after the pooling becomes the last norm. The weight
     of an RMSNorm becomes `scale`, as in Keras.
 
     Args:
@@ -102,14 +102,14 @@ def features_lacking(arrays: Arrays) -> tuple[str, ...]:
 
 
 def features_are_a_mean(arrays: Arrays) -> bool:
-    """Return whether the features of a file are a mean of two tokens: timm's DeiT without head."""
+    """Return whether a file's features are the mean of two tokens (timm's DeiT without head)."""
     registers = arrays.get(names.REGISTERS)
     distilled = registers is not None and registers.origin.endswith("dist_token")
     return distilled and names.HEAD_KERNEL not in arrays
 
 
 def _newer(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the config fields of features that the original ViT lacks, read from arrays."""
+    """Return the config fields that differ from a plain ViT, as far as the arrays show them."""
     config: dict[str, FieldValue] = {}
     for name, part in (
         ("qk_norm", f"{_FIRST}/self_attention/query_norm/"),
@@ -143,7 +143,7 @@ def _newer(arrays: Arrays) -> dict[str, FieldValue]:
 
 
 def may_be_rotary(entries: Entries) -> bool:
-    """Return whether a timm file may be an `Eva` model, whose rotary positions have no weights."""
+    """Return whether a timm file may be of `Eva`, whose rotary positions may have no weights."""
     found = [name for name in entries if name.startswith(("blocks.0.", "attn_pool", "norm_pre"))]
     marks = ("attn.q_proj.weight", "attn.q_bias", "0.gamma_1")
     eva = any(name.endswith(marks) for name in found)

@@ -1,7 +1,7 @@
 """Stores the large arrays of a `.weights.h5` file as 8-bit integers, in a quarter of the bytes.
 
-An array `w` becomes the integers `round(w / scale)` in [-127, 127]. The last axis of `w` has one
-scale per channel, `max(abs(w)) / 127`.
+An array `w` becomes the integers `round(w / scale)` in [-127, 127]. Each channel on the last axis
+of `w` has its own scale, `max(abs(w)) / 127` within the channel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SMALL = 1 << 16  # smaller arrays stay floats: norms, biases, positions, class 
 
 
 def to_int8(path: Path, to: Path) -> None:
-    """Write a copy of a `.weights.h5` file, whose large arrays are 8-bit integers."""
+    """Write a copy of a `.weights.h5` file with the large arrays as 8-bit integers."""
     import h5py  # a dependency of Keras
 
     with h5py.File(path) as source, h5py.File(to, "w") as target:

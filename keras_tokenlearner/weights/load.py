@@ -1,4 +1,4 @@
-"""Converts a checkpoint to a `Plan` by `plan_of`, or loads it into a model by `load`."""
+"""Converts a checkpoint to a `Plan` (`plan_of`), or loads a checkpoint into a model (`load`)."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def plan_of(
     Args:
         checkpoint: Path of a file of another library, a mapping of names to arrays, or a model.
             `read_checkpoint` lists the formats.
-        source: The library whose names the entries have, a key of
-            `keras_tokenlearner.weights.SOURCES`. Examples are `"augreg"`, `"scenic"`, `"timm"`,
-            `"dinov2"`, `"torchvision"`, `"huggingface_vit"`, `"keras_hub"` and
-            `"keras_tokenlearner"`. Defaults to the source in `statement`. Without a source there,
-            the names of the entries decide.
-        statement: Settings from a config.json, as a `Statement`, or `None`.
-        normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
+        source: Key of `keras_tokenlearner.weights.SOURCES` for the library that named the entries.
+            Examples are `"augreg"`, `"scenic"`, `"timm"`, `"dinov2"`, `"torchvision"`,
+            `"huggingface_vit"`, `"keras_hub"` and `"keras_tokenlearner"`. Defaults to the source in
+            `statement`. Without a source there, the names of the entries decide.
+        statement: Settings from a config.json, as a `Statement`, or `None`. The settings of a
+            `VisionTransformer` replace this argument.
+        normalization: `(mean, std)` of the training pixels in [0, 1], or `"half"` (both 0.5),
             `"imagenet"` or `"clip"`. Overrides the file.
         layer_norm_epsilon: Epsilon of the norms. Overrides the file.
         activation: Activation of the MLPs. Overrides the file.
@@ -64,8 +64,9 @@ def plan_of(
             implies, or to a square.
         resize: How to resize the position embedding to another grid: `"bilinear"` with aligned
             corners, `"bilinear_half_pixel"`, `"bilinear_antialias"`, `"bicubic"`,
-            `"bicubic_antialias"`, `"bicubic_aligned"` or `"bicubic_offset"`. Defaults to the
-            source's own method, or to the `position_resize` of a model of this package.
+            `"bicubic_antialias"`, `"bicubic_aligned"` or `"bicubic_offset"`. Defaults to the method
+            in `statement`, or else to the method of the source. For a `VisionTransformer`, defaults
+            to its `position_resize`.
         owner: Name of the function that the user called, for error messages.
 
     Returns:
@@ -119,6 +120,8 @@ def _plan_of(
     elif source == "keras_hub" and isinstance(checkpoint, keras.Model) and _classifies(checkpoint):
         head, missing = head_of(checkpoint.pooling, checkpoint.backbone.use_class_token)
         said = replace(said, fields={**head, **said.fields}, missing_head=missing)
+    if said.resize is not None:
+        check_choice(owner, "position_resize", said.resize, METHODS)
     preprocessing = said.preprocessing
     default = SOURCES[source].normalization
     if normalization is None and preprocessing is None:
@@ -180,7 +183,7 @@ def load(
         head: Argument of `Plan.load`.
         grid: Argument of `plan_of`.
         resize: Argument of `plan_of`.
-        normalization: Argument of `plan_of`. The `preprocessing` of the model must agree with it.
+        normalization: Argument of `plan_of`. The model must have the same mean and std.
         embedding: Argument of `Plan.load`.
         partial: Argument of `Plan.load`.
         check_settings: Argument of `Plan.load`.

@@ -25,7 +25,7 @@ from keras_tokenlearner.weights.sources.source import (
 )
 
 _HEAD = f"{names.HEAD}/"
-# Layers between the last norm and the head, which models without a head do not need.
+# Layers between the last norm and the head. Models without a head do not need these layers.
 _BEFORE_HEAD = tuple(
     f"{name}/" for name in (names.PRE_LOGITS, names.POOLING, names.FC_NORM, names.PROJECTION)
 )
@@ -149,7 +149,7 @@ def differences_of(
 
 
 def take_projection(arrays: Arrays, structure: Structure) -> None:
-    """Use the file's projection as the head if its width equals the model's number of classes."""
+    """If the file has no head, use a projection with the shape of the model's head instead."""
     kernel = structure.variables.get(names.HEAD_KERNEL)
     projection = arrays.get(f"{names.PROJECTION}/kernel")
     if names.HEAD_KERNEL in arrays or projection is None or kernel is None:
@@ -251,8 +251,8 @@ def match(
 ) -> Match:
     """Remove arrays without a variable in the model, and return names without a counterpart.
 
-    A head that the file lacks is not required. Layers that a plain ViT lacks, such as the
-    TokenLearner, are not required.
+    The file may lack the head. It may also lack whole layers that a plain ViT does not have, such
+    as a TokenLearner.
 
     Raises:
         ValueError: If a shape differs. Also if `partial` is `False` and a required name has no

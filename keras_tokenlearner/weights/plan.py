@@ -44,7 +44,7 @@ class Plan:
     """A checkpoint that `plan_of` has read and converted, and the config of its model.
 
     Attributes:
-        source: A key of `SOURCES`: the library whose names the entries have, such as `"timm"`.
+        source: Key of `SOURCES` for the library that named the entries, such as `"timm"`.
         origin: Where the checkpoint came from: a path, or a phrase such as "a mapping".
         fields: Fields of `VisionTransformerConfig` that the checkpoint decides, without sizes.
         sizes: Fields for the sizes of the model, if the arrays or the config.json state them.
@@ -53,7 +53,7 @@ class Plan:
         preprocessing: The `Preprocessing` of the images, or `None` if it is not stated.
         pooling: Pooling of the features if the head is omitted, or `"none"` for all tokens.
             `None` if this package lacks the pooling of the source.
-        grid: Grid of the positions, or `None` if it is ambiguous.
+        grid: Grid of the positions, or `None` if it is unknown or ambiguous.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Plan:
 
     @property
     def channels(self) -> int:
-        """Number of channels of the images, or 3 if the file has no kernel that shows it."""
+        """Number of channels of the images, or 3 if the file has no kernel for patches."""
         kernel = self._arrays.get(names.EMBEDDING_KERNEL)
         return kernel.array.shape[-2] if kernel else 3
 
@@ -232,7 +232,8 @@ class Plan:
 
         The position embedding of the class token is added to the class token. A model without a
         class token drops the class token and its position embedding. If model and file both have
-        TokenLearners, they must have the same number, unless `partial` is `True`.
+        TokenLearners, the numbers of TokenLearners must be equal, unless `partial` is `True`. The
+        same applies to TokenFusers.
 
         Args:
             model: A `VisionTransformer`.
@@ -250,7 +251,8 @@ class Plan:
             A `LoadReport`.
 
         Raises:
-            ValueError: If a shape or a setting differs. The model is then unchanged.
+            ValueError: If the architecture, a shape or a setting differs. The model is then
+                unchanged.
         """
         arrays, report = self.fit(model, head, embedding, partial, check_settings)
         trees = positions.trees_of("Plan.load", self._arrays, report.loaded.values())
@@ -300,6 +302,9 @@ class Plan:
             stated["head_reads"] = own if own in reads or not has_class_token else reads[0]
             if self.source == "keras_hub" and reads_head:  # its averages include the class token
                 stated["pool_prefix"] = own == "average" and has_class_token
+        if self.source == "keras_tokenlearner" and not self._is_described:
+            # Our arrays do not show which tokens the head reads.
+            stated.setdefault("head_reads", structure.head_reads)
         if reads_head and check_settings:
             self._check_missing(self.missing + self.missing_head)
         differences = differences_of(
@@ -344,7 +349,7 @@ class Plan:
         )
 
     def _receiver(self, setting: str) -> str:
-        """Return the method to pass a setting to, for errors; empty if `self.owner` takes it."""
+        """Return " to Plan.config_with" for errors, or "" if `self.owner` takes the setting."""
         is_option = self.owner != "plan_of" or setting in PlanOptions.__annotations__
         return "" if is_option else " to Plan.config_with"
 

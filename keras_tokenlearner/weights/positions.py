@@ -1,7 +1,7 @@
 """Resizes the positions of a checkpoint to the grid of a model, by the rules of the sources.
 
 Every load of a checkpoint calls `fit_positions`. The function finds the grid, and resizes the
-table. It adds the positions of the prefix tokens, class token and registers, to these tokens.
+table. It adds the positions of the prefix tokens (class token and registers) to these tokens.
 `fit_biases` resizes the position biases of TokenLearners. `trees_of` returns their trees of cells.
 For `load_weights`, the layers themselves resize the tables of our own files.
 """
@@ -54,7 +54,8 @@ def fit_positions(
         Two dictionaries from paths to descriptions: of changed values, and of changed shapes.
 
     Raises:
-        ValueError: If the file's grid is ambiguous.
+        ValueError: If the file's grid is ambiguous, or is not `file_grid`. Also if the tokens and
+            positions have different numbers of channels.
     """
     check_choice(owner, "resize", method, METHODS)
     if names.POSITION_TABLE not in arrays:
@@ -195,7 +196,7 @@ def _fold(
     if len(found) != 1:
         options = _listed(found)
         raise ValueError(
-            f"{owner}: the grid of {origin}, with {len(table)} positions, is ambiguous; pass "
+            f"{owner}: {origin}, with {len(table)} positions, must fit exactly one grid; pass "
             f"`grid`, {options}. Received: grid={given}, with {counts} tokens before the patches"
         )
     prefix, file_grid = found[0]

@@ -70,8 +70,8 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
     numbered = any(name.startswith("layers/") for name in checkpoint)
     if not found and numbered and source in (None, "keras_tokenlearner"):
         raise ValueError(
-            f"{owner}: {checkpoint.origin} is from an unknown source. For weights of our models "
-            "that Keras saved, call create_model(NAME, weights=FILE) or load_weights(model, FILE). "
+            f"{owner}: {checkpoint.origin} is from an unknown source. If Keras saved these weights "
+            "of our model, call create_model(NAME, weights=FILE) or load_weights(model, FILE). "
             f"Received: entries {listed(sorted(checkpoint))}, and source={source!r}"
         )
     if source is not None:

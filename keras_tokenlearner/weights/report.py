@@ -18,7 +18,7 @@ class LoadReport:
 
     Attributes:
         model: Name of the model.
-        source: A key of `SOURCES`: the library whose names the entries have, such as `"timm"`.
+        source: Key of `SOURCES` for the library that named the entries, such as `"timm"`.
         origin: Where the weights came from: a path, or a phrase such as "a mapping".
         loaded: Dictionary from paths of variables to the names of their entries in the file.
         resized: Dictionary from paths of variables to the changes of their shape.

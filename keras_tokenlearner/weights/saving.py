@@ -177,7 +177,7 @@ def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
 def saved_shapes(path: PathLike, owner: str = "saved_shapes") -> dict[str, tuple[int, ...]]:
     """Return the shapes of the arrays of all layers in a `.weights.h5` file, by name.
 
-    Only the header of the file is read.
+    The arrays themselves are not read.
 
     Raises:
         ValueError: If the file does not exist or is damaged, or an array has other values than
@@ -221,7 +221,7 @@ def _join(owner: str, path: Path, to: Path, expected: list[str]) -> None:
 
 
 def _expected(owner: str, path: Path, given: str | None) -> list[str]:
-    """Return the valid hashes of a file: the given hash, or any hashes in the `.sha256` file."""
+    """Return the valid hashes of a file: the given hash, or all hashes in the `.sha256` file."""
     hashes = path.with_name(path.name + ".sha256")
     if given is not None:
         lines, origin = [str(given)], "`expected_sha256`"
@@ -260,9 +260,9 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
         entries = read_checkpoint(path, owner).entries
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), str(shown))) from error
-    # A compiled model's file also has its optimizer and the seeds of dropout. A subclassed model
-    # names its layers by their attributes, so its entries need not start with "layers".
-    # Trees of cells are no weights.
+    # A file may also have the optimizer's variables and the seeds of dropout. Files of subclassed
+    # models name layers by attributes, so entries need not start with "layers". Trees of cells are
+    # no weights.
     entries = {
         name: entry
         for name, entry in entries.items()

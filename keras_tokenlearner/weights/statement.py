@@ -27,7 +27,8 @@ class Statement:
         input_size: `(height, width)` of the images, or `None`.
         input_shape: Shape of the model's input, or `None` to compute it from the grid.
         resize: Method to resize positions, or `None` for the method of the source.
-        pooling: Pooling of the features if the head is omitted, `"none"` for all tokens, or `None`.
+        pooling: Pooling of the features if the head is omitted. `"none"` returns all tokens. `None`
+            if it is not stated.
         missing: Descriptions of the checkpoint's features that this package lacks.
         missing_head: The same for features of the head alone.
         is_config: Whether the settings are complete, as in a config.json: fields that are not

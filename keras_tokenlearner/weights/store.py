@@ -37,7 +37,7 @@ class StoredWeights:
             file.
         sha256: sha256 of the file.
         size: Size of the file, in bytes.
-        input_shape: `(height, width, channels)` of training.
+        input_shape: `(height, width, channels)` of the training images.
         classes: Number of classes.
         class_names: Names of the classes, in order.
         licence: Licence of the weights, and of the training data.

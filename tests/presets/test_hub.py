@@ -113,10 +113,13 @@ def test_hub_preset_gives_the_saved_probabilities_and_downloads_once(hub, monkey
     assert weight_requests(hub) == before
 
 
-def test_hub_preset_in_the_cache_loads_without_a_network(hub, monkeypatch):
+def test_hub_preset_in_the_cache_loads_without_a_network(hub, tmp_path, monkeypatch):
     model = open_it()
     names = [path.rpartition("/")[2] for path, _ in hub.log]
     assert "preprocessor_config.json" in names  # the repository lacks this file
+    # Caches of earlier versions have no mark for this file.
+    (mark,) = tmp_path.glob("cache/*/.no_exist/*/processor_config.json")
+    mark.unlink()
     unplug(hub, monkeypatch)
     again = open_it()
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
@@ -139,6 +142,8 @@ def test_readme_block_with_a_checkpoint_fine_tunes_its_layers(hub, tmp_path, mon
     for ours, trained in ((small, again), (again, names["vit"])):
         kernels = [model.get_layer("embedding").get_weights()[0] for model in (ours, trained)]
         np.testing.assert_allclose(*kernels, atol=1e-3)
+    kernels = [model.get_layer("embedding").get_weights()[0] for model in (small, again)]
+    assert np.any(kernels[0] != kernels[1])
 
 
 def test_hub_preset_with_learned_tokens_loads_the_same_weights_as_create_model(hub):

@@ -411,7 +411,7 @@ def test_from_preset_of_a_damaged_preset_raises(tmp_path):
     (folder / "model.weights.h5").unlink()
     with pytest.raises(ValueError, match=r"model\.safetensors.*path="):
         kt.from_preset(folder)
-    with pytest.raises(ValueError, match="path=.*mine/none"):
+    with pytest.raises(ValueError, match="Received: .*mine/none"):
         kt.from_preset(folder / "none")
     with pytest.raises(ValueError, match="`num_tokens` .*`at`.*num_tokens=8"):
         kt.from_preset(folder, num_tokens=8)
@@ -504,3 +504,40 @@ def test_from_preset_of_an_object_that_is_no_path_raises_and_states_the_object(w
     with pytest.raises(ValueError, match="from_preset: `preset`") as caught:
         kt.from_preset(wrong)
     assert f"preset={wrong!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_from_preset_with_other_include_preprocessing_takes_floats(tmp_path, raw):
+    """Only raw pixels may be integers."""
+    inputs = keras.Input((32, 32, 3), name="image", dtype="uint8" if raw else "float16")
+    _, folder = saved(tmp_path, "vit_pico8", input_tensor=inputs, include_preprocessing=raw)
+    same_input = kt.from_preset(folder, include_preprocessing=raw).inputs[0]
+    assert (same_input.name, same_input.dtype) == ("image", inputs.dtype)
+    other = kt.from_preset(folder, include_preprocessing=not raw).inputs[0]
+    assert (other.name, other.dtype) == ("image", "float32")
+
+
+def test_from_preset_with_preprocessing_left_out_equals_the_model_of_uint8_pixels(tmp_path):
+    inputs = keras.Input((32, 32, 3), dtype="uint8")
+    model, folder = saved(tmp_path, "vit_pico8", input_tensor=inputs)
+    bare = kt.from_preset(folder, include_preprocessing=False)
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
+    found = keras.ops.convert_to_numpy(bare((pixels / 127.5 - 1).astype("float32")))
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(model(pixels)), atol=1e-5)
+
+
+def test_from_preset_with_numpy_arrays_without_effect_raises_and_names_the_argument(tmp_path):
+    _, folder = saved(tmp_path, "vit_pico8")
+    with pytest.raises(ValueError, match="from_preset.*`class_names`"):
+        kt.from_preset(folder, include_top=False, class_names=np.array(["a", "b", "c"]))
+    found = kt.from_preset(folder, input_shape=np.array([64, 32, 3]))
+    assert found.input_shape == (None, 64, 32, 3)
+
+
+def test_from_preset_with_an_unknown_position_resize_in_config_json_raises(tmp_path):
+    _, folder = saved(tmp_path, "vit_pico8")
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["position_resize"] = "bicubc"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="from_preset.*position_resize='bicubc'"):
+        kt.from_preset(folder)

@@ -196,6 +196,16 @@ def test_keras_hub_dinov3_gives_the_tokens_of_keras_hub(changes, tmp_path):
     close(outputs(again, images), expected)
 
 
+def test_keras_hub_dinov3_without_a_bias_of_the_embedding_raises():
+    backbone = peer("keras_hub").models.DINOV3Backbone(**SIZES, num_register_tokens=2)
+    entries = {weight.path: keras.ops.convert_to_numpy(weight) for weight in backbone.weights}
+    plan = plan_of(entries, "keras_hub_dinov3", activation="gelu", num_heads=2)
+    model = VisionTransformer(plan.config, (32, 32, 3), include_top=False)
+    del entries["embeddings/patch_embeddings/projection/bias"]
+    with pytest.raises(ValueError, match="embedding/projection/bias"):
+        load(model, "keras_hub_dinov3", entries, normalization="half")
+
+
 def normalise(converter, images):
     """Return images that are normalised as the config of an image converter states."""
     backbone = {"registered_name": "keras_hub>ViTBackbone", "config": {}}

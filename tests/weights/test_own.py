@@ -263,3 +263,32 @@ def test_load_compares_the_epsilon_of_the_last_norm_with_its_default():
     other = create_model("vit_pico8", classes=5, final_norm_epsilon=1e-5)
     with pytest.raises(ValueError, match="final_norm_epsilon is 1e-05.* 1e-06"):
         load(other, None, plain)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max"])
+@pytest.mark.parametrize("class_token", [True, False])
+@pytest.mark.parametrize("form", ["model", "arrays"])
+def test_load_of_a_custom_head_into_a_custom_head_loads_all_weights(form, class_token, pooling):
+    body = create_model("vit_pico8", class_token=class_token, include_top=False, pooling=pooling)
+    assign_weights(body)
+    one, other = (with_own_head(body, "pooling") for _ in range(2))
+    assign_weights(one)
+    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in one.weights}
+    report = load(other, None, one if form == "model" else arrays)
+    assert not report.left and not report.unused
+    np.testing.assert_array_equal(*(m.get_layer("head").get_weights()[0] for m in (one, other)))
+
+
+@pytest.mark.parametrize("wrong", ["bicubc", 3], ids=str)
+def test_plan_of_a_model_with_an_unknown_position_resize_raises(wrong):
+    model = create_model("vit_pico8", classes=5)
+    model.position_resize = wrong
+    for call in (lambda: plan_of(model), lambda: load(model, None, model)):
+        with pytest.raises(ValueError, match=f"position_resize={wrong!r}"):
+            call()
+
+
+def test_plan_of_with_an_unknown_resize_in_the_statement_raises():
+    arrays = {w.path: w for w in create_model("vit_pico8", classes=5).weights}
+    with pytest.raises(ValueError, match="plan_of: .*position_resize='bicubc'"):
+        plan_of(arrays, statement=Statement(resize="bicubc"))

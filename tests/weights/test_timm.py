@@ -25,7 +25,19 @@ FORMS = {
     "distilled": {"distilled": True},
 }
 
+# A file without a config.json does not show these poolings.
+POOLED = {
+    "average_and_class_token": {"global_pool": "avg", "fc_norm": False},
+    "max": {"global_pool": "max", "fc_norm": False, "reg_tokens": 2, "no_embed_class": True},
+}
 DISTILLED = {"register_tokens": 1, "head_reads": "class_and_registers"}
+
+READS = {
+    "mae": {"head_reads": "average"},
+    "average_and_class_token": {"head_reads": "average"},
+    "max": {"head_reads": "max"},
+}
+EXPORTED = ["vit", "average", "deit3", "registers", "gated", "distilled"]
 
 
 def theirs(image=32, **changes):
@@ -50,7 +62,7 @@ def theirs(image=32, **changes):
 def test_timm_weights_give_the_logits_of_timm(form, image):
     module = theirs(**FORMS[form])
     source = "timm_deit" if form in ("deit3", "distilled") else "timm"
-    changes = {"head_reads": "average"} if form == "mae" else {}
+    changes = READS.get(form, {})
     model = build(source, module, image=image, normalization="imagenet", **changes)
     report = load(model, source, module, normalization="imagenet")
     assert not report.left and not report.unused
@@ -65,12 +77,12 @@ def test_timm_weights_give_the_logits_of_timm(form, image):
 
 @pytest.mark.every_backend
 @pytest.mark.peers
-@pytest.mark.parametrize("form", ["vit", "average", "deit3", "registers", "gated", "distilled"])
+@pytest.mark.parametrize("form", [*EXPORTED, *POOLED])
 def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
     import torch
 
-    module = theirs(**FORMS[form])
-    model = build("timm", module)
+    module = theirs(**(FORMS | POOLED)[form])
+    model = build("timm", module, **READS.get(form, {}))
     entries = to_timm(model)
     if form == "deit3":
         # In timm, the class token may have no position.
@@ -107,6 +119,7 @@ def test_weights_converted_to_timm_and_back_are_equal(changes):
     "changes",
     [
         {"reducer": "token_learner"},
+        {"reducer": "spatial_pooling"},
         {"pre_norm": True},
         {"class_token": True, "head_reads": "class_and_average"},
         {"stem": ((8, 2), (8, 4))},
@@ -167,7 +180,7 @@ def test_export_to_timm_of_a_config_option_that_timm_lacks_raises_and_names_the_
     ((name, value),) = changes.items()
     with pytest.raises(ValueError) as error:
         to_timm(build("timm", **changes))
-    assert f"{name}={value!r}" in str(error.value)
+    assert str(error.value).endswith(f": {[f'{name}={value!r}']}")  # no cause twice
 
 
 def test_timm_attention_weights_not_divisible_by_heads_raise():
@@ -374,3 +387,23 @@ def test_export_to_timm_of_a_model_with_lora_or_int8_weights_raises(kind):
         model.quantize("int8")
     with pytest.raises(ValueError, match=f"to_timm: .*{kind}"):
         to_timm(model)
+
+
+@pytest.mark.parametrize("reads", ["average", "max"])
+def test_export_to_timm_of_a_custom_head_on_pooled_patches_equals_the_export_of_head_reads(reads):
+    body = build("timm", class_token=True, include_top=False)
+    native = build("timm", class_token=True, head_reads=reads)
+    kind = {"average": "GlobalAveragePooling1D", "max": "GlobalMaxPooling1D"}[reads]
+
+    def with_head(tokens):
+        pooled = getattr(keras.layers, kind)(name="pooling")(tokens)
+        return keras.Model(body.input, keras.layers.Dense(5, name="head")(pooled))
+
+    custom = with_head(body.output[:, 1:])
+    custom.set_weights(native.get_weights())
+    found, wanted = to_timm(custom), to_timm(native)
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
+    with pytest.raises(ValueError, match="to_timm: .*pool_prefix=True"):
+        to_timm(with_head(body.output))

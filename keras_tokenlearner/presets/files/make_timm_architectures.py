@@ -1,7 +1,7 @@
 """Writes `timm_architectures.csv`: settings of timm's ViTs that no checkpoint states.
 
-`python make_timm_architectures.py` instantiates every architecture of
-timm's ViT modules without memory for its weights and writes a row for each.
+`python make_timm_architectures.py` instantiates every architecture of timm's ViT modules, without
+memory for weights. It writes a row for each architecture.
 """
 
 import csv

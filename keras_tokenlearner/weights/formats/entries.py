@@ -33,7 +33,7 @@ class Entry:
 
     Args:
         shape: Tuple of integers; `None` for a value that is not an array.
-        dtype: numpy type; `None` for a type that numpy lacks.
+        dtype: numpy type; `None` for an unsupported array, or a value that is not an array.
         read: Function that returns the array.
         problem: Reason why the array cannot be read, or `None`.
     """

@@ -131,7 +131,7 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
         )
 
     def read() -> np.ndarray:
-        # Chunks are unpacked here up to their size. HDF5's gzip filter has no limit.
+        # Each chunk is unpacked here, at most to its stated size. HDF5's gzip filter has no limit.
         array = np.empty(item.shape, item.dtype)
         # `get_chunk_info(n)` visits n chunks. A call for every chunk would take quadratic time.
         places = (range(0, n, c) for n, c in zip(item.shape, item.chunks, strict=True))
@@ -187,9 +187,9 @@ def _unfiltered(content: bytes, filters: list[int], dtype: np.dtype, size: int) 
 
 
 def _unpacked(content: bytes, size: int) -> bytes:
-    """Return the `size` bytes of a gzip stream, which must be complete and without bytes behind it.
+    """Return the `size` bytes of a complete gzip stream. No bytes may follow the stream.
 
-    HDF5 itself ignores bytes behind the chunk or the stream.
+    HDF5 itself ignores bytes after the chunk or the stream.
     """
     stream = zlib.decompressobj()
     unpacked = stream.decompress(content, size + 1)  # one byte more shows a longer stream

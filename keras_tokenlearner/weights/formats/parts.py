@@ -1,4 +1,4 @@
-"""Reads the index of a checkpoint in parts, and joins the parts of Keras to one file."""
+"""Reads the index of a checkpoint in parts, and joins the parts of Keras's weights to one file."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
         return msgpack_entries
     if path.suffix in (".pt", ".pth", ".bin"):
         raise ValueError(
-            f"{owner}: {path} is damaged, or is a pickle that PyTorch before 1.6 saved; save it "
+            f"{owner}: {path} is damaged, or is a pickle of a PyTorch release before 1.6; save it "
             "again with torch.save"
         )
     if path.suffix in (".npz", ".h5"):

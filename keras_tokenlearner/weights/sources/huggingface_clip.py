@@ -86,7 +86,7 @@ def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
 
 
 def _convert_aimv2(entries: Entries) -> Arrays:
-    """Convert the weights of AIMv2, whose pooling does not project the latent query, to ours."""
+    """Convert the weights of AIMv2 to ours. AIMv2's pooling does not project the latent query."""
     arrays = from_torch(entries, _AIMV2_NAMES)
     latent = arrays.get(names.LATENT)
     if latent is None:

@@ -33,9 +33,9 @@ _VJEPA2_NAMES = {
 
 
 def _convert_videomae(entries: Entries) -> Arrays:
-    """Convert the weights of VideoMAE, whose key projections have no bias, to ours.
+    """Convert the weights of VideoMAE to ours. VideoMAE's key projections have no bias.
 
-    Older files name the biases `q_bias` and `v_bias`.
+    Older files name the other biases `q_bias` and `v_bias`.
     """
     arrays = from_torch(entries, _VIDEOMAE_NAMES)
     for i in range(count_blocks(entries, _VIDEOMAE_NAMES)):

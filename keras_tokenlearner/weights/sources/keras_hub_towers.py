@@ -100,7 +100,7 @@ def _convert_siglip(entries: Entries) -> Arrays:
 
 
 def _convert_dinov3(entries: Entries) -> Arrays:
-    """Convert the weights of DINOv3, whose projections may lack biases, to ours."""
+    """Convert the weights of DINOv3 to ours. DINOv3's projections may lack biases."""
     arrays = _convert(entries, _DINOV3)
     # In files, the mask token comes between class token and registers.
     numbered = [f"layers/dinov3_embedding/vars/{index}" for index in (1, 2)]
@@ -109,7 +109,7 @@ def _convert_dinov3(entries: Entries) -> Arrays:
         if name == numbered[1] or array.shape[1] > 1:
             tokens = array.reshape(-1, array.shape[-1])
             arrays[names.REGISTERS] = Named(tokens, entries.full_name(name))
-    fill_biases(arrays)
+    fill_biases(arrays, "block_")  # the embedding always has a bias
     return arrays
 
 

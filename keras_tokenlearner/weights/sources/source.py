@@ -48,8 +48,8 @@ class Source:
     Attributes:
         convert: Function of `Entries`. It returns a dictionary from paths of variables to `Named`
             arrays. Kernels and biases of an attention may have heads and channels as one axis.
-            "positions/table" has shape (N, C), with the positions of class token and registers if
-            the file has them. Or its shape is (H, W, C) or (T, H, W, C), without these positions.
+            A "positions/table" of shape (N, C) includes the file's positions of class token and
+            registers. A table of shape (H, W, C) or (T, H, W, C) has no positions of these tokens.
             The j-th TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
         anchors: Names of entries. Every checkpoint of the source has at least one of these names.
         marks: Parts of names. A checkpoint of the source has all these parts in its names.
@@ -68,8 +68,8 @@ class Source:
         without_norm: Further fields of files without head and last norm.
         resize: Method by which the source resizes positions, from `weights.positions`.
         resize_without_registers: Method for files without register tokens, if it differs.
-        normalization: Name of the mean and standard deviation of pixels for all models of the
-            source, a key of `NORMALIZATIONS`.
+        normalization: Key of `NORMALIZATIONS` for the pixels of all models of the source. `None` if
+            the models differ.
         ignored: Starts of the names of entries that are not needed.
         head_only: Starts of the names of entries between the features and the head.
     """
@@ -200,9 +200,13 @@ class Entries:
         return [name for name in self._full if name not in self._taken]
 
 
-def fill_biases(arrays: Arrays) -> None:
-    """Add biases of zeros to the layers of Keras without bias, except to the head."""
-    for path in [path for path in arrays if path.endswith("/kernel") and path != names.HEAD_KERNEL]:
+def fill_biases(arrays: Arrays, start: str = "") -> None:
+    """Add biases of zeros to the kernels in `arrays` that have no bias, except to the head's.
+
+    Only paths that begin with `start` get biases.
+    """
+    kernels = [path for path in arrays if path.startswith(start) and path.endswith("/kernel")]
+    for path in [path for path in kernels if path != names.HEAD_KERNEL]:
         layer, shape = path.removesuffix("/kernel"), arrays[path].array.shape
         # The kernels of queries, keys and values have axes for heads and for channels.
         has_heads = layer.endswith(("/query", "/key", "/value"))

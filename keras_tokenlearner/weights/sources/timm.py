@@ -138,27 +138,29 @@ def _convert_torchvision(entries: Entries) -> Arrays:
 def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     """Return the weights of a plain ViT by the names of timm's `VisionTransformer`.
 
-    timm's model must have the same sizes, the same form of gelu, and `norm_layer` with the same
-    epsilon. Pixels are normalised by the model's `preprocessing.mean` and `std`. Further settings
+    timm's model must have the same sizes, the same activation, and `norm_layer` with the same
+    epsilon. Normalise its pixels by the `mean` and `std` of `model.preprocessing`. Further settings
     of timm's model:
 
-    * `fc_norm=False` if the model averages the tokens.
+    * `global_pool="avg"` and `fc_norm=False` if the head reads the average of the patches.
+    * `global_pool="max"` and `fc_norm=False` if the head reads the maximum of the patches.
     * `no_embed_class=True` for register tokens.
     * `mlp_layer=SwiGLUPacked` for gated MLPs.
     * The class `VisionTransformerDistilled` if the head reads the class token and a register.
 
     Args:
-        model: A `VisionTransformer`.
+        model: A `VisionTransformer`, or a functional model of a ViT with another head.
 
     Returns:
-        A dictionary of names to numpy arrays. Save it with `safetensors.numpy.save_file`. Or load
-        it with `load_state_dict` after `torch.from_numpy` of each array.
+        A dictionary from names to numpy arrays. Save it with `safetensors.numpy.save_file`. Or
+        convert each array by `torch.from_numpy`, and call `load_state_dict` of timm's model.
 
     Raises:
         ValueError: If timm has no such model. Examples are models of videos, and models with a
             TokenLearner, a convolutional stem, vector attention or `pre_norm`. Also if `head_reads`
-            is set, unless it is `"class_and_registers"` with one register. Also if the model has
-            LoRA weights or quantized weights.
+            is `"attention"` or `"class_and_average"`, or `"class_and_registers"` without exactly
+            one register. Also if the pooling includes prefix tokens. Also if the model has LoRA
+            weights or quantized weights.
 
     Example:
 
@@ -169,16 +171,21 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     """
     structure = Structure("to_timm", model)
     arrays, reads = structure.arrays(), structure.head_reads
-    registers = len(arrays.get(names.REGISTERS, ()))
-    table = numbered(NAMES, structure.num_blocks)
-    layers = {path.rpartition("/")[0] for path in arrays if path not in table}
-    unknown = sorted(layers - table.keys()) + structure.config.newer
-    unknown += ["block_attention='vector'"] if structure.config.block_attention == "vector" else []
+    config, registers = structure.config, len(arrays.get(names.REGISTERS, ()))
+    is_distilled = reads == "class_and_registers"
+    unknown = config.newer
+    unknown += [f"reducer={config.reducer!r}"] if config.reducer else []  # may have no weights
+    unknown += ["block_attention='vector'"] if config.block_attention == "vector" else []
     unknown += [names.PRE_NORM] if f"{names.PRE_NORM}/gamma" in arrays else []
-    unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
+    is_read = reads in (None, "average", "max") or (is_distilled and registers == 1)
+    unknown += [] if is_read else [f"head_reads={reads!r}"]
     unknown += ["LoRA weights"] if any("lora_" in path for path in arrays) else []
     is_quantized = quantization_of(model) or integer_weights(model)
     unknown += ["quantized weights"] if is_quantized else []
+    if not unknown:  # a setting may be the cause of a layer
+        table = numbered(NAMES, structure.num_blocks)
+        layers = {path.rpartition("/")[0] for path in arrays if path not in table}
+        unknown = sorted(layers - table.keys())
     if unknown or len(structure.grid) != 2:
         raise ValueError(
             "to_timm: `model` must be a plain ViT for images, which timm can represent. "
@@ -196,14 +203,14 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
         biases = [arrays[f"{part}/bias"].reshape(-1) for part in parts]
         entries[f"blocks.{i}.attn.qkv.weight"] = np.concatenate(kernels)
         entries[f"blocks.{i}.attn.qkv.bias"] = np.concatenate(biases)
-    if reads:
+    if is_distilled:
         entries["dist_token"] = entries.pop("reg_token")
-    if reads and "head.weight" in entries:  # timm averages two heads
+    if is_distilled and "head.weight" in entries:  # timm averages two heads
         entries["head_dist.bias"] = entries["head.bias"]
         kernels = np.split(2 * entries["head.weight"], 2, axis=1)
         entries["head.weight"], entries["head_dist.weight"] = kernels
     # The prefix tokens already include their positions.
-    before = structure.num_prefix_tokens if reads or not registers else 0
+    before = structure.num_prefix_tokens if is_distilled or not registers else 0
     entries["pos_embed"] = np.pad(entries["pos_embed"], ((0, 0), (before, 0), (0, 0)))
     return {name: np.ascontiguousarray(array) for name, array in entries.items()}
 

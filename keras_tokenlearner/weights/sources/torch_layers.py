@@ -10,8 +10,8 @@ import numpy as np
 from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import BOTH, ZEROS, Arrays, Entries, Named
 
-# A row has a kind, then alternative names in the checkpoints of a source. The first name that a
-# checkpoint has is used. "{i}" is a block's number. Kinds: "conv", "linear", "heads", "patches" and
+# A row has a kind, then alternative names in the checkpoints of a source. `from_torch` uses the
+# first name that exists. "{i}" is a block's number. Kinds: "conv", "linear", "heads", "patches" and
 # "norm" have weight and bias. "heads" is the output projection of an attention. "patches" is a
 # linear layer of flattened patches. "raw" is an unchanged array. "rows" is an array to reshape to
 # (tokens, channels).
