@@ -109,9 +109,10 @@ def check_number(
 def check_numbers(
     owner: str, name: str, value: float | Sequence[float], expected: str
 ) -> tuple[float, ...]:
-    """Return a number, or a sequence of finite numbers, as a tuple, or raise `ValueError`.
+    """Return finite numbers as a tuple, or raise `ValueError`.
 
-    Arrays with one axis are accepted too. `expected` describes the argument in the message.
+    `value` is one number, a tuple or list of numbers, or an array with one axis. `expected`
+    describes the argument in the message.
     """
     items = _items(value)
     found = [_number(item) for item in ([cast("float", value)] if items is None else items)]
@@ -197,7 +198,7 @@ def check_is(
 
 
 def check_path(owner: str, name: str, value: str | os.PathLike[str]) -> Path:
-    """Return a path with a home folder for `~`, or raise `ValueError` for other types."""
+    """Return a `Path` with the home folder instead of `~`. Raise `ValueError` for other types."""
     check_is(owner, name, value, (str, os.PathLike), "a string or a pathlib.Path")
     return Path(os.path.expanduser(value))
 

@@ -25,7 +25,8 @@ import keras
 
 # Modes of `keras.RematScope` that train a transformer on each backend. For TensorFlow, see
 # https://github.com/keras-team/keras/issues/21207. On PyTorch, the mode "full" computes layers
-# again without their dtype policy. The second mask of stochastic depth differs: wrong gradients.
+# again without their dtype policy. It also draws another mask of stochastic depth, so the gradients
+# are wrong.
 REMAT_MODES = {
     "jax": ("none", "activations"),
     "torch": ("none", "activations"),

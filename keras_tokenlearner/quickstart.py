@@ -54,6 +54,7 @@ def quickstart(output: str | Path = "quickstart", epochs: int = 2) -> dict[str, 
     Raises:
         ImportError: If matplotlib or TensorFlow is not installed. The SavedModel needs TensorFlow
             on every backend.
+        RuntimeError: If outputs of the model and the server differ by more than 1e-4.
     """
     require("matplotlib", "plot")
     require("tensorflow", "tensorflow")

@@ -76,6 +76,7 @@ def test_costs_command_without_a_model_exits_with_2():
             "Received: gradient_accumulation_steps=0",
         ),
         ("predict . image.png --top-k 0", "predict: .* top_k=0"),
+        ("evaluate vit_pico8 --frame-rate 0", "evaluate: `frame_rate` .* frame_rate=0"),
         ("evaluate . --data fashion_mnist", "evaluate: .* model='.'"),
         ("evaluate vit_pico8 --weights random --data folder", "'folder:NAME'.* data='folder'"),
         ("evaluate vit_pico8 --data fashion_mnist", "evaluate: .*'random'.*weights=None"),
@@ -225,9 +226,7 @@ def test_evaluate_command_of_a_video_model_passes_stride_and_frame_rate(monkeypa
 
     evaluation = importlib.import_module("keras_tokenlearner.evaluation")
     monkeypatch.setattr(video, "open_videos", lambda name: (None, name))
-    monkeypatch.setattr(
-        evaluation, "evaluate_videos", lambda *_, **views: given.append(views) or {}
-    )
+    monkeypatch.setattr(evaluation, "evaluate_videos", record)
     model = ("tokenlearner_x2plus1d_pico", "--weights", "random", "--data", "FOLDER", "--json")
     assert run("evaluate", *model, "--stride", "4", "--frame-rate", "12.5").exit_code == 0
     assert run("evaluate", *model).exit_code == 0

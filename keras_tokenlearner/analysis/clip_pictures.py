@@ -38,7 +38,7 @@ def draw_clip_maps(
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
         maps: Array of shape (t, H, W, S), the maps of one clip from `token_maps`, with t at most T.
-            A model with tubelets returns fewer maps t than the clip has frames T.
+            For a model with tubelets, t is smaller than T.
         columns: Integer, the largest number of moments to draw, evenly spaced.
         path: Path of the figure, or `None` for no file.
 

@@ -195,8 +195,8 @@ def _of_call(
     if not isinstance(layer, keras.Layer):
         if type(layer).__name__ in _PRODUCTS:
             raise ValueError(
-                "costs: products must be in layers; put the operation into a layer, and add a rule "
-                "for it with `@count.register`. "
+                "costs: products must be in layers; put the operation into a layer with a rule "
+                "of `@count.register`. "
                 f"Received: operation {layer.name!r} of class {type(layer).__name__}"
             )
         return {}
@@ -209,10 +209,14 @@ def _of_call(
         return {f"{layer.name}/{name}": cost for name, cost in counted.items()}
     shapes: list[Shape] = []
     named: dict[str, Any] = {}
+    _, *parameters = inspect.signature(rule).parameters.values()  # without the layer
+    by_name = {
+        one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
     for name, value in given.items():
         found = [_known(layer, x.shape) for x in _tensors(value)]
         is_single = isinstance(value, keras.KerasTensor)
-        if name in inspect.signature(rule).parameters and (is_single or not found):
+        if name in by_name and (is_single or not found):
             named[name] = found[0] if is_single else value
         else:
             shapes += found

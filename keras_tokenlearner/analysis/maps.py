@@ -75,11 +75,11 @@ def token_similarity(
 
 
 def position_entropy(maps: np.ndarray) -> np.ndarray:
-    """Return how evenly all tokens use each position of an image, as an entropy from 0 to 1.
+    """Return the entropy of the tokens' shares of each position of an image, from 0 to 1.
 
     Every map is divided by its sum, so all tokens have the same weight. At each position, the
-    shares of the S tokens have an entropy. The result is this entropy divided by log S, its largest
-    value.
+    shares of the S tokens have an entropy. The result is this entropy divided by log S, the largest
+    possible entropy.
 
     Args:
         maps: Array of shape (..., H, W, S) from `token_maps`.

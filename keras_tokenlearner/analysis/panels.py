@@ -72,7 +72,7 @@ def coloured(pixels: np.ndarray) -> np.ndarray:
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return pixels in grey, under the attention map `heat`, in [0, 1]."""
+    """Draw the attention map `heat`, with values in [0, 1], over grey pixels."""
     return 0.4 * _grey(pixels) + 0.75 * _colormap("inferno", heat)
 
 

@@ -59,7 +59,7 @@ def paper_costs(tables: Collection[str] | None = None) -> Iterator[dict[str, str
         tables: Numbers of tables as strings, such as `("1", "4")`; all if `None`.
 
     Returns:
-        An iterator over the printed rows. It counts a row when the row is requested. A row is a
+        An iterator over the printed rows. The iterator counts a row on request. A row is a
         dictionary with the keys `COLUMNS`. `paper_gflops` and `paper_mparams` are the printed
         values, or empty. `gflops` and `mparams` (millions) are counted from the built model. `note`
         is empty or has a remark, for example where the paper contradicts itself. Image models have

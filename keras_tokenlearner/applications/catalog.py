@@ -103,8 +103,8 @@ _FUSER = "token_fuser"
 _CLIP = (8, 32, 32, 3)
 _64_FRAMES = (64, 256, 256, 3)
 
-# Names of transformers state family, size and patch size. An unusual number of blocks follows. In
-# `8at6`, 8 tokens are learned after 6 blocks. Names of X(2+1)D state family, size and the module of
+# A transformer's name has family, size and patch size. An unusual number of blocks follows. In
+# `8at6`, 8 tokens are learned after 6 blocks. An X(2+1)D's name has family, size and the module of
 # the last units. The modules `conv2d+conv1d` and `conv2d+tokenlearner` are omitted from names.
 CATALOG = {
     "vit_pico8": _vit("pico", 8, _32),

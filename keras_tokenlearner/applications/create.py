@@ -89,7 +89,7 @@ def create_model(
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Otherwise the model takes normalised pixels, by default in [-1, 1].
-        weights: `None` for random weights, the name of included weights, or the path or https
+        weights: `None` for random weights, or the name of included weights. Or the path or https
             address of a `.weights.h5` file. For a folder with the name of included weights, pass
             `"./NAME"`. For weights that Keras saved in parts, the path of their `.weights.json`.
             Addresses and files for `from_preset` are valid too, such as
@@ -100,16 +100,16 @@ def create_model(
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
             Defaults to the shape of the included weights, or of the catalogue. Weights of another
             resolution can be loaded.
-        pooling: Output without top: `None` for all tokens or positions, or `"avg"` or `"max"`. For
-            a transformer also `"token"`, the class token, or `"head"`, the input of the head.
-        classes: Integer, classes of the top. Defaults to the classes of the weights, or 1000.
+        pooling: Output without top: `"avg"`, `"max"`, or `None` for all tokens or positions. A
+            transformer also has `"token"` (the class token) and `"head"` (the input of the head).
+        classes: Integer, number of classes. Defaults to the number of the weights, or to 1000.
             Another number makes a new head, with a warning.
         classifier_activation: Activation of the top; `None` gives logits.
         normalization: For weights of another library: `(mean, std)` of its training pixels in
             [0, 1], or `"half"`, `"imagenet"` or `"clip"`. Replaces the values in the file.
         grid: `(H, W)` or `(T, H, W)`, the grid of the file's positions, if the file is ambiguous.
-        preprocessing: A `keras_tokenlearner.models.Preprocessing`. Defaults to a scaling of pixels
-            to [-1, 1].
+        preprocessing: A `keras_tokenlearner.models.Preprocessing`. Defaults to the preprocessing of
+            the weights if it is known, else to a scaling of pixels to [-1, 1].
         class_names: Names of the classes in their order. Defaults to the names of the weights.
         dtype: Dtype policy of the layers. Defaults to the global policy.
         name: Name of the model. Defaults to the name in the catalogue.
@@ -119,10 +119,14 @@ def create_model(
 
     Returns:
         A `VisionTransformer` or an `X2Plus1D`. A plain `keras.Model` for an `input_tensor` that is
-        computed from a `keras.Input`.
+        computed from a `keras.Input`. The attributes `preprocessing` and `class_names` of the plain
+        model are not saved.
 
     Raises:
         ValueError: If a name is unknown, or the arguments or the weights do not suit the model.
+        ImportError: If `weights` is on a hub whose library is not installed.
+        PermissionError: If weights on a hub are gated, or private on Kaggle.
+        ConnectionError: If the weights cannot be downloaded and are not in the cache.
 
     Example:
 
@@ -257,7 +261,9 @@ def create_model(
     if computed:
         sources = keras.utils.get_source_inputs(input_tensor)
         with dtype_policy(built.dtype_policy):  # decides whether `compile` scales losses
-            return keras.Model(sources, built(input_tensor), name=built.name)
+            outer = keras.Model(sources, built(input_tensor), name=built.name)
+        outer.preprocessing, outer.class_names = built.preprocessing, built.class_names
+        return outer
     return built
 
 

@@ -30,12 +30,13 @@ def load_model(
     weights need `weights="random"`, because outputs of an untrained model look like predictions.
 
     Args:
-        model: Path of a `.keras` file, a name in the catalogue, or an address or a folder for
+        model: Path of a `.keras` file, or a name in the catalogue. Or an address or a folder for
             `from_preset`. For a folder whose name is in the catalogue, pass `"./NAME"`.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
         owner: Name of the function or command that the user called, for error messages.
-        **arguments: For a named model: other arguments of `create_model`, such as `classes`.
+        **arguments: For a named model: other arguments of `create_model`, such as `classes`. For an
+            address or a folder: other arguments of `from_preset`. A `.keras` file takes none.
 
     Returns:
         A `keras.Model`, not compiled. Its `class_names` come from the weights or the file.
@@ -44,6 +45,9 @@ def load_model(
         ValueError: If the file or name does not exist, or the file is damaged. Also if a named
             model has no included weights and `weights` is `None`. Also if an argument does not suit
             the model.
+        ImportError: If the model or its weights are on a hub whose library is not installed.
+        PermissionError: If files on a hub are gated, or private on Kaggle.
+        ConnectionError: If files cannot be downloaded and are not in the cache.
 
     Example:
 
@@ -134,9 +138,9 @@ def _from_preset(
 def check_classifier(
     model: keras.Model, name: str | os.PathLike[str], owner: str, videos: bool = False
 ) -> keras.Model:
-    """Return a model of one vector of class scores for each image, or raise `ValueError`.
+    """Return a model that outputs a vector of class scores for each image, or raise `ValueError`.
 
-    The vector is not in a list or dictionary.
+    The output is a tensor, not a list or dictionary.
 
     Args:
         model: A `keras.Model`.

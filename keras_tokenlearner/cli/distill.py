@@ -47,7 +47,7 @@ def distill(
         raise ValueError(f"distill: `output` must end in .keras. Received: output={output!r}")
     if os.path.realpath(os.path.expanduser(output)) == os.path.realpath(os.path.expanduser(model)):
         raise ValueError(
-            "distill: `output` must be another file than `model`, which the run would replace. "
+            "distill: `output` must not be the file of `model`, which the run would replace. "
             f"Received: model={model!r}, output={output!r}"
         )
     teacher = load_model(model, weights=weights, owner="distill")

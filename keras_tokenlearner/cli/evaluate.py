@@ -35,7 +35,9 @@ def evaluate(
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option(min=1, help="Frames between two frames of a clip, as in training. Videos."),
+        typer.Option(
+            min=1, help="Distance of two frames of a clip, in frames, as in training. Videos."
+        ),
     ] = None,
     frame_rate: Annotated[
         float | None,
@@ -50,6 +52,7 @@ def evaluate(
     features of a few training images. A video model averages four clips and three crops of each
     test video.
     """
+    from keras_tokenlearner._checks import check_positive
     from keras_tokenlearner._errors import errors_of
     from keras_tokenlearner.applications import CATALOG
     from keras_tokenlearner.applications.arguments import LoadArguments
@@ -59,6 +62,8 @@ def evaluate(
     from keras_tokenlearner.evaluation import evaluate, evaluate_videos
     from keras_tokenlearner.models.preprocessing import check_takes_pixels
 
+    if frame_rate is not None:
+        check_positive("evaluate", "frame_rate", frame_rate)
     arguments: LoadArguments = {}
     if size:
         channels = CATALOG[model].input_shape[-1] if model in CATALOG else 3

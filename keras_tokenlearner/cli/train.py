@@ -67,7 +67,7 @@ def find_recipe(recipe: str) -> type:
     if not colon:
         check_choice("train", "recipe", recipe, list(RECIPES))
         return RECIPES[recipe]
-    # At the end, and for this import only, so that no file of the folder hides a library.
+    # The current folder is last in the path, for this import only. No file in it hides a library.
     sys.path.append("")
     try:
         return getattr(importlib.import_module(module), kind)

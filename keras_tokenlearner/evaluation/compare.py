@@ -44,7 +44,7 @@ def compare(
         is the throughput.
 
     Raises:
-        ValueError: If the images do not fill a batch, or `labels` has no class for each image. Also
+        ValueError: If the images do not fill a batch, or `labels` is not one class per image. Also
             if the outputs of a model do not have shape (B, C), or `costs` cannot count a model.
 
     Example:

@@ -44,7 +44,7 @@ def few_shot(
         shots: Tuple of integers, numbers of training images per class.
         l2: Float, weight of the penalty.
         batch_size: Integer, images per batch.
-        seed: Integer, decides the choice of the images. More shots of a seed add images.
+        seed: Integer, decides the choice of the images. With the same seed, more shots add images.
 
     Returns:
         Dictionary from each name, and from `"average"`, to a dictionary from shots to accuracy in

@@ -37,7 +37,7 @@ def linear_probe(
         name: Name of the new model. Defaults to the model's name.
 
     Returns:
-        A model of the same input, with the layers `head` and `predictions`, a softmax. For a
+        A model with the same input and the layers `head` and `predictions`, a softmax. For a
         `VisionTransformer`, the result is a `VisionTransformer` with top, copies of the weights and
         the same `preprocessing`. Otherwise, or with LoRA weights or quantized weights, the result
         is a `keras.Model` that shares the layers of `model`. `keras.Model` has no `preprocessing`:
@@ -45,7 +45,7 @@ def linear_probe(
 
     Raises:
         ValueError: If the outputs of the model do not have shape (B, C). Also if labels are not
-            integers, one for each image.
+            integers, one for each image, or `l2` is not positive.
 
     Example:
 
@@ -60,10 +60,11 @@ def linear_probe(
     check_positive("linear_probe", "l2", l2)
     check_vectors("linear_probe", "model", model)
     labels = check_labels("linear_probe", "labels", labels, len(images))
+    classes = int(labels.max()) + 1
+    probe = _with_top(model, classes, name or model.name)
     features = model.predict(images, batch_size=batch_size, verbose=0)
-    kernel, bias = ridge(features, labels, int(labels.max()) + 1, l2)
+    kernel, bias = ridge(features, labels, classes, l2)
     scale = _calibration(np.asarray(features, "float64") @ kernel + bias, labels)
-    probe = _with_top(model, len(bias), name or model.name)
     probe.get_layer(names.HEAD).set_weights([scale * kernel, scale * bias])
     return probe
 
@@ -77,9 +78,17 @@ def _with_top(model: keras.Model, classes: int, name: str) -> keras.Model:
     config = dataclasses.replace(model.config, head_bias=True)
     if model.pooling != "head":  # the head reads the pooled features themselves
         reads = {"token": None, "avg": "average"}.get(model.pooling or "", model.pooling)
-        config = dataclasses.replace(config, head_reads=reads, pre_logits=None)
+        config = dataclasses.replace(
+            config,
+            head_reads=reads,
+            pre_logits=None,
+            pool_prefix=config.pool_prefix and reads is not None,  # the class token needs no pool
+            pooling_num_heads=None,
+            pooling_mlp_dim=None,
+        )
     top: dict[str, JSON] = {
         "config": dataclasses.asdict(config),
+        "trainable": True,  # for the head; "frozen" lists the frozen layers
         "include_top": True,
         "pooling": None,
         "classes": classes,

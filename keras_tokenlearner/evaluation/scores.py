@@ -19,7 +19,7 @@ def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: in
         k: Integer. The label must be among the k largest scores.
 
     Raises:
-        ValueError: If `scores` have another shape, or `labels` has no class for each example.
+        ValueError: If `scores` have another shape, or `labels` is not one class per example.
 
     Example:
 
@@ -72,7 +72,7 @@ def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) 
         scores: Array of shape (n, classes).
 
     Raises:
-        ValueError: If `scores` have another shape, or `labels` has no class for each example.
+        ValueError: If `scores` have another shape, or `labels` is not one class per example.
 
     Example:
 

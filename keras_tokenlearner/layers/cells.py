@@ -43,9 +43,9 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
     The grid is split into boxes, and boxes are split again, until each box is one cell. A box is
     split along its longest axis that has enough positions. Each prime factor `p` of the number of
     cells gives a candidate: `p` parts with equally many cells. An odd number of cells also gives a
-    candidate of two parts with about half of the cells each. The candidate with the squarest and
-    most similar cells is used. Cells are numbered level by level, so the first cells spread over
-    the whole grid.
+    candidate of two parts with about half of the cells each. The function chooses the candidate
+    whose cells are closest to squares of equal size. Cells are numbered level by level, so the
+    first cells spread over the whole grid.
 
     Args:
         grid: Positions along each axis, such as `(H, W)` or `(T, H, W)`.

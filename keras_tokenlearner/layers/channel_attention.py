@@ -43,8 +43,8 @@ def _attend(
     q: keras.KerasTensor, k: keras.KerasTensor, v: keras.KerasTensor
 ) -> tuple[keras.KerasTensor, Callable[..., tuple[keras.KerasTensor, ...]]]:
     q, k, v = (_swap(x) for x in (q, k, v))  # (B, C, N)
-    # The largest logit of a positive query is at the largest key, of a negative query at the
-    # smallest key.
+    # A positive query has its largest logit at the largest key. A negative query has its largest
+    # logit at the smallest key.
     largest = ops.max(k, axis=-1, keepdims=True)
     top = ops.maximum(q * largest, q * ops.min(k, axis=-1, keepdims=True))
     keys = ops.expand_dims(k, 2)

@@ -1,4 +1,4 @@
-"""Base class of layers with sublayers. A loaded layer has the frozen and quantized parts."""
+"""Base class of layers with sublayers. A loaded layer has the same frozen and quantized parts."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ _LORA = "lora_"  # start of the names of LoRA weights, such as "lora_kernel_a"
 
 
 class CompositeLayer(keras.layers.Layer):
-    """Base class of most of this package's layers. A loaded layer has the state of its parts.
+    """Base class of most layers of this package. Loading restores frozen and quantized parts.
 
     `layer.trainable = False` freezes existing sublayers. In Keras, sublayers that a frozen layer
     creates later, in `build`, are trainable. See tensorflow/tensorflow issue 37541

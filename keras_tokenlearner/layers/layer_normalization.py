@@ -10,11 +10,11 @@ NORMS = ("layer_norm", "rms_norm")
 class LayerNormalization(layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster on PyTorch.
 
-    For half-precision inputs, Keras converts to float32 and back around PyTorch's kernel. The GPU
-    kernel already computes in float32. On GPUs, this layer therefore omits the conversions, which
-    move more memory. The CPU kernel sums weight gradients in half precision, with an error of 9% in
-    bfloat16. On CPUs, this layer therefore converts too. A direct call of the kernel also takes
-    less CPU time than Keras's operation.
+    Keras converts half-precision inputs to float32 before PyTorch's kernel, and the outputs back.
+    The GPU kernel already computes in float32. On GPUs, this layer therefore omits the conversions,
+    which saves memory traffic. The CPU kernel sums weight gradients in half precision, with an
+    error of 9% in bfloat16. On CPUs, this layer therefore converts too. A direct call of the kernel
+    also takes less CPU time than Keras's operation.
     """
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:

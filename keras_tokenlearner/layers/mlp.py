@@ -48,7 +48,7 @@ class MLP(CompositeLayer):
         Tensor of shape (..., output_dim).
 
     Raises:
-        ValueError: If a size is not a positive integer or a rate is outside [0, 1).
+        ValueError: If an argument is unknown or out of range, or C is not known.
 
     Example:
 

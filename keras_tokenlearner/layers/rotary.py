@@ -47,7 +47,7 @@ class RotaryPositions(CompositeLayer):
         theta: Float, base of the frequencies, or of the initial values of learned frequencies.
         layout: The choice of pairs. `"interleaved"` pairs neighbouring channels. `"half"` pairs
             channels of the first half and the second half. `"tiled"` pairs neighbours. Each axis
-            then has its own block of channels, with the angles of the axis twice in a row.
+            then has its own block of channels, and both halves of the block have the same angles.
             `"tiled"` is not a rotation, but V-JEPA 2 was trained with it.
         order: `"height_first"` or `"width_first"`, the order of both axes in the channels, or in
             the learned frequencies. For videos, the channels of the frame axis come first.
@@ -69,7 +69,8 @@ class RotaryPositions(CompositeLayer):
 
     Raises:
         ValueError: If an argument is out of range, or the size of the grid is not known. Also if a
-            head has too few channels for the axes.
+            head has an odd number of channels, or too few for the axes. Also if two arguments, or
+            the inputs and an argument, contradict each other.
 
     Example:
 

@@ -72,9 +72,9 @@ class TokenLearner(CompositeLayer):
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
         attention: `"conv"` or `"mlp"`, the form of `alpha`.
-        pooling: `"mean"`, as in the paper's text, or `"sum"`, as in the released code. A sum is H *
-            W times the mean. The choice applies to sigmoid maps only, because softmax maps sum to
-            one.
+        pooling: `"mean"`, as in the paper's text, or `"sum"`, as in the released code. A sum is the
+            mean times the number of positions. The choice applies to sigmoid maps only, because
+            softmax maps sum to one.
         over: `"frame"` learns maps of each frame, and returns S tokens per frame. `"space_time"`
             learns maps of the whole (T, H, W) volume, and returns S tokens per video. The paper
             leaves `"space_time"` for future work.
@@ -170,7 +170,7 @@ class TokenLearner(CompositeLayer):
 
     @property
     def parents(self) -> tuple[int, ...]:
-        """The tree of cells. Empty without `position_bias`, or before the layer is built."""
+        """The tree of cells. Empty without `position_bias`, or before `build` if not passed."""
         return self._parents
 
     @parents.setter

@@ -32,10 +32,11 @@ class TransformerBlock(CompositeLayer):
 
     `x <- x + Attention(Norm(x))`, then `x <- x + MLP(Norm(x))`.
 
-    Each learned token replaces several patches. Proportional attention weighs each token by its
-    number of patches. With `num_patches`, the block adds `log(num_patches / M) + b` to the
-    attention logits of the M tokens after the prefix tokens. The learned scalar b starts at zero.
-    Without prefix tokens the bias would have no effect and is omitted.
+    Each of M learned tokens replaces several patches, `num_patches / M` on average. Proportional
+    attention weighs each token by this number. With `num_patches`, the block adds
+    `log(num_patches / M) + b` to the attention logits of the M tokens after the prefix tokens. The
+    learned scalar b starts at zero. Without prefix tokens, the added term would have no effect and
+    is omitted.
 
     Args:
         num_heads: Integer, heads of the dot-product attention; must divide the channels. Vector
@@ -79,7 +80,8 @@ class TransformerBlock(CompositeLayer):
         Tensor of shape (B, N, C).
 
     Raises:
-        ValueError: If an argument is out of range or `num_heads` does not divide the channels.
+        ValueError: If an argument is out of range or has no effect with `attention="vector"`. Also
+            if `num_heads` does not divide the channels, or `rotation` is passed without `rotary`.
 
     Example:
 

@@ -136,6 +136,7 @@ class VisionTransformerConfig:
             the first block.
         layer_scale: Initial value of the LayerScale factors, or `None` for no LayerScale.
         activation: Activation of the MLPs, of the stem and between the TokenLearner's convolutions.
+            `"pooled_tokens"` always uses `"gelu_tanh"`.
         layer_norm_epsilon: Epsilon of every norm, except the last norm with `final_norm_epsilon`.
         norm: `"layer_norm"` or `"rms_norm"` (AIMv2), the norms of the plain ViT. The norms of
             stem, reducers and fusers are always LayerNorms.
@@ -307,7 +308,7 @@ class VisionTransformerConfig:
         found = [f"{name}={v!r}" for name, v in values.items() if v != default[name]]
         if self.positions in (None, "sequence"):
             found.append(f"positions={self.positions!r}")
-        return found + ([f"head_reads={self.head_reads!r}"] if self.head_reads in POOLS else [])
+        return found
 
     @property
     def pools(self) -> bool:

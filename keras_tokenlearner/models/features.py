@@ -80,8 +80,9 @@ def has_head(model: keras.Model) -> bool:
 def uncompiled(model: keras.Model) -> keras.Model:
     """Return a functional model with the layers of `model`, but without optimizer and loss.
 
-    `keras.models.clone_model` also compiles the clone of a compiled model. This fails for a loss
-    that is not registered with Keras. For other losses, it allocates the state of an optimizer.
+    `keras.models.clone_model` also compiles the clone of a compiled model. Compiling fails for a
+    loss that is not registered with Keras. For other losses, compiling allocates the state of an
+    optimizer.
     """
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -133,27 +134,52 @@ def with_calls(model: keras.Model) -> tuple[keras.Model, dict[str, Call]]:
     (True, True)
     """
     calls: dict[str, Call] = {}
+    whole = uncompiled(model)
+    is_known = _has_first_calls(whole)
 
     def call(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-        outputs = operation(*args, **kwargs)
+        # Keras keeps a node for each call of a layer, so known calls are not repeated.
+        outputs = operation.output if is_known else operation(*args, **kwargs)
         calls[operation.name] = Call(operation, args, kwargs, outputs)
         return outputs
 
     # No other public function of Keras passes each call of a graph to a function.
     copy = keras.models.clone_model(
-        uncompiled(model), clone_function=lambda layer: layer, call_function=call
+        whole,
+        input_tensors=whole.input if is_known else None,
+        clone_function=lambda layer: layer,
+        call_function=call,
     )
     return copy, calls
+
+
+def _has_first_calls(model: keras.Model) -> bool:
+    """Return whether the graph of a functional model has only first calls of its operations.
+
+    The properties `input` and `output` of all operations are then tensors of this graph. A
+    functional model inside `model` has other properties: the tensors of its own graph.
+    """
+    sources = {id(x): one for one in model.operations for x in keras.tree.flatten(one.output)}
+    seen, waiting = {id(x) for x in model.inputs}, list(model.outputs)
+    while waiting:
+        tensor = id(waiting.pop())
+        if tensor in seen:
+            continue
+        if tensor not in sources:
+            return False
+        seen.add(tensor)
+        waiting += keras.tree.flatten(sources[tensor].input)
+    return True
 
 
 def with_plain_output(model: keras.Model) -> keras.Model:
     """Return a model whose only output is not in a list or dictionary.
 
-    `keras.Model(inputs, [output])` and `keras.Model(inputs, {"name": output})` have one output. But
-    a prediction may then be a list or a dictionary. The new model shares the layers of `model`.
+    `keras.Model(inputs, [output])` and `keras.Model(inputs, {"name": output})` have one output, but
+    may predict a list or a dictionary. The new model shares the layers of `model`.
 
     Args:
-        model: A model with known inputs. Other models are returned unchanged.
+        model: A model with known inputs. With several inputs or outputs, it is returned unchanged.
 
     Example:
 

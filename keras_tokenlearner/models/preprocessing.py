@@ -15,8 +15,6 @@ from keras_tokenlearner.models import names
 
 RESIZE_MODES = ("shortest", "squash", "longest")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
-# One of these layers before a model replaces `include_preprocessing=True`.
-SCALING = (layers.Rescaling, layers.Normalization)
 
 
 class PreprocessingFields(TypedDict):
@@ -113,7 +111,7 @@ class Preprocessing:
 
     @classmethod
     def of_layer(cls, layer: layers.Rescaling) -> Self:
-        """Return the mean and std of a result of the method `layer`."""
+        """Return a `Preprocessing` with the mean and std of a layer from the method `layer`."""
         scale, offset = (np.atleast_1d(value) for value in (layer.scale, layer.offset))
         std = 1 / (255 * scale)
         return cls(mean=tuple(-offset * std), std=tuple(std))
@@ -124,8 +122,8 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `keras.Model`. The first model inside `model` is checked too, unless a
-            scaling layer precedes it.
+        model: A `keras.Model`. If its first layer is a model, the inner model is checked too. Other
+            first layers or functions may scale the pixels.
     """
     found = {layer.name for layer in model.layers}
     if names.are_of_a_model(found) and names.PREPROCESSING not in found:
@@ -134,8 +132,9 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
             "include_preprocessing=True, or put a scaling layer before it. "
             f"Received: model {model.name!r} with include_preprocessing=False"
         )
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            check_takes_pixels(owner, layer)
-        if isinstance(layer, (keras.Model, *SCALING)):
-            break
+    # Functions of `keras.ops` are not in `layers`. The graph of a subclassed model is unknown.
+    is_sequential = isinstance(model, keras.Sequential)
+    parts = model.layers if is_sequential else getattr(model, "operations", [])
+    parts = [part for part in parts if not isinstance(part, layers.InputLayer)]
+    if parts and isinstance(parts[0], keras.Model):
+        check_takes_pixels(owner, parts[0])

@@ -19,7 +19,7 @@ from keras_tokenlearner.models.reduction import (
     tokens_per_frame,
 )
 from keras_tokenlearner.models.rotations import call_block
-from keras_tokenlearner.models.state import quantization_of, set_weights
+from keras_tokenlearner.models.state import has_lora, quantization_of, set_weights
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -151,7 +151,8 @@ def retrofit(
     kept = {layer.name for layer in student.layers}
     for layer in model.layers:
         # Learned frequencies do not rotate learned tokens, so the student lacks some rotary layers.
-        if layer.name in kept or not layer.name.startswith(names.ROTARY):
+        # A copy of an input, which has no weights, may have another name.
+        if layer.weights and (layer.name in kept or not layer.name.startswith(names.ROTARY)):
             copy, known = student.get_layer(layer.name), layer.get_weights()
             # With proportional attention, the first weight of a block is new: `model` lacks it.
             own = copy.get_weights()[: len(copy.weights) - len(known)]
@@ -219,7 +220,7 @@ def _check_plain(structure: Structure) -> None:
 
 def weights_problem(model: keras.Model) -> str:
     """Return why the weights of a model cannot be copied to a new model, or an empty text."""
-    if any("lora_" in weight.path for weight in model.weights):
+    if has_lora(model):
         return (
             "`model` must have no LoRA weights; merge them by save_weights, and load the file into "
             f"a new model by load_weights. Received: model {model.name!r} with LoRA enabled"

@@ -17,14 +17,20 @@ from keras_tokenlearner.layers.composite import (
 def set_weights(layer: keras.Layer, weights: Sequence[np.ndarray]) -> None:
     """Set the weights of a layer or model, and the constants that Keras computes from weights.
 
-    An adapted `keras.layers.Normalization` normalises by constants, not by its weights. Keras
-    computes the constants in `adapt` and on loading, but not in `set_weights`.
-
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.
         weights: Arrays in the order of `layer.weights`.
     """
     layer.set_weights(weights)
+    update_constants(layer)
+
+
+def update_constants(layer: keras.Layer) -> None:
+    """Set the constants that Keras computes from the weights of a layer or model.
+
+    An adapted `keras.layers.Normalization` normalises by constants, not by its weights. Keras
+    computes the constants in `adapt` and on loading, but not in `set_weights`.
+    """
     for part in (layer, *(part for _, part, _ in parts_of(layer))):
         if isinstance(part, keras.layers.Normalization):
             part.finalize_state()
@@ -62,3 +68,8 @@ def freeze_parts(model: keras.Model, trainable: bool, frozen: Mapping[str, bool]
 def quantization_of(model: keras.Model) -> str | None:
     """Return the modes of a model's quantized layers, such as `"int8"`, or `None`."""
     return " and ".join(sorted({mode for _, _, mode in quantized(model)})) or None
+
+
+def has_lora(model: keras.Model) -> bool:
+    """Return whether a layer of a model has LoRA weights."""
+    return any("lora_" in weight.path for weight in model.weights)

@@ -66,8 +66,6 @@ class VisionModel(keras.Model):
         classifier_activation: Activation of the top; `None` for logits.
         preprocessing: The `Preprocessing` of the weights.
         class_names: Names of the classes in their order, or `None`.
-        position_resize: Method by which `weights.plan_of` resizes the positions to another grid. It
-            is the method of the checkpoint's library, or `"bilinear"`.
     """
 
     config_class: ClassVar[type[VisionTransformerConfig] | type[X2Plus1DConfig]]
@@ -119,7 +117,6 @@ class VisionModel(keras.Model):
         self.classifier_activation: Activation = classifier_activation
         self.preprocessing = preprocessing
         self._policy = policy
-        self.position_resize = "bilinear"
         self._class_names: tuple[str, ...] | None = None
         self.class_names = class_names
 
@@ -199,7 +196,6 @@ class VisionModel(keras.Model):
             "trainable": self.trainable,
             "frozen": frozen_parts(self),
             "parents": [learner.parents for learner in self.token_learners],
-            "position_resize": self.position_resize,
             "name": self.name,
         }
 
@@ -210,7 +206,6 @@ class VisionModel(keras.Model):
         """Return an untrained model, with layers frozen and quantized as `config` states."""
         arguments: dict[str, Any] = dict(config)
         trees = arguments.pop("parents", [])
-        resize = arguments.pop("position_resize", "bilinear")  # earlier versions lack it
         frozen, trainable = arguments.pop("frozen", {}), arguments.pop("trainable", True)
         if not isinstance(frozen, dict):  # of an earlier version
             frozen = dict.fromkeys(frozen, False)
@@ -236,7 +231,6 @@ class VisionModel(keras.Model):
         for learner, parents in zip(model.token_learners, trees, strict=False):
             if parents:
                 learner.parents = parents
-        model.position_resize = resize
         return model
 
 
@@ -256,7 +250,7 @@ def input_options(tensor: keras.KerasTensor) -> InputOptions:
 def check_build(
     owner: str, kind: type[VisionModel], config: Config, **arguments: Unpack[BuildArguments]
 ) -> None:
-    """Raise `ValueError` for an argument of a model class that is wrong with any weights.
+    """Raise `ValueError` for a wrong argument of a model class, before weights are known.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -277,7 +271,14 @@ def check_build(
     if shape is None and tensor is None:
         return
     *_, channels = check_shape(owner, shape, tensor, kind._axes(config))
-    if preprocessing is not None and arguments.get("include_preprocessing", True):
+    takes_pixels = arguments.get("include_preprocessing", True)
+    if tensor is not None and not takes_pixels and not keras.backend.is_float_dtype(tensor.dtype):
+        raise ValueError(
+            f"{owner}: `input_tensor` must have a float dtype, because normalised pixels are not "
+            "integers; or pass include_preprocessing=True. "
+            f"Received: input_tensor of dtype {tensor.dtype}, include_preprocessing=False"
+        )
+    if preprocessing is not None and takes_pixels:
         with errors_of(owner):
             preprocessing.check_channels(channels)
 

@@ -1,8 +1,11 @@
 import math
+from collections.abc import Mapping
+from typing import Any, Self
 
 import keras
 from keras import layers
 
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import (
     AttentionPooling,
     ConvStem,
@@ -19,7 +22,7 @@ from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import POOLS
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.models.rotations import Rotations, call_block
-from keras_tokenlearner.models.vision_model import Activation, VisionModel
+from keras_tokenlearner.models.vision_model import Activation, CustomObjects, VisionModel
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -52,6 +55,11 @@ class VisionTransformer(VisionModel):
         dtype: Dtype policy of the layers. Defaults to the global policy.
         name: Name of the model.
 
+    Attributes:
+        position_resize: Method by which `weights.plan_of` resizes the positions of this model: the
+            method of the last `Plan.load`, or `"bilinear"`. `load_weights` always resizes
+            bilinearly.
+
     Raises:
         ValueError: If input shape, patches and config contradict each other.
 
@@ -73,6 +81,7 @@ class VisionTransformer(VisionModel):
     config_class = VisionTransformerConfig
 
     poolings = ("avg", "max", "token", "head")
+    position_resize: str = "bilinear"
 
     @staticmethod
     def _axes(config: VisionTransformerConfig) -> tuple[str, ...]:
@@ -113,6 +122,19 @@ class VisionTransformer(VisionModel):
     def grid(self) -> tuple[int, ...]:
         """`(H, W)` or `(T, H, W)`, the grid of the patches."""
         return tuple(self.get_layer(names.TOKENS).input.shape[1:-1])
+
+    def get_config(self) -> dict[str, JSON]:
+        return super().get_config() | {"position_resize": self.position_resize}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, JSON], custom_objects: CustomObjects | None = None
+    ) -> Self:
+        arguments: dict[str, Any] = dict(config)
+        resize = arguments.pop("position_resize", "bilinear")  # earlier versions lack it
+        model = super().from_config(arguments, custom_objects)
+        model.position_resize = resize
+        return model
 
 
 def _check_patches(config: VisionTransformerConfig, shape: tuple[int, ...]) -> None:

@@ -97,9 +97,10 @@ def distill(
     Raises:
         ValueError: If the student has no TokenLearner, or an argument is out of range. Also if the
             shapes or the last activations of the models do not match. Also if a label is not the
-            number of a class, or a model inside the student computes its probabilities. Also if the
-            backup is damaged, or was saved with another student, teacher, data or other arguments.
-            Also if another run has locked the folder of the backup.
+            number of a class, or the student has no head for labels. Also if a model inside the
+            student computes the probabilities. Also if the backup is damaged, or was saved with
+            another student, teacher, data or other arguments. Also if another run has locked the
+            folder of the backup.
         FloatingPointError: If the loss or a weight is not finite after an epoch. The student then
             has its weights from before the call.
 

@@ -25,7 +25,7 @@ else:
 class _Layerwise(_Optimizer):
     """Mixin for a Keras optimizer: variables near the input have lower learning rates.
 
-    The learning rate of a variable `n` depths below the last depth is scaled by `layer_decay ** n`.
+    At `n` depths before the last depth, the learning rate is multiplied by `layer_decay ** n`.
     This class also applies decoupled weight decay, scaled in the same way, because Keras has one
     rate for all variables. Gradient clipping, gradient accumulation and weight averages are
     unchanged.

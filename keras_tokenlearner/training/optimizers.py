@@ -79,8 +79,9 @@ def muon(
 ) -> keras.optimizers.Optimizer:
     """Return Keras's Muon, which trains small models in fewer epochs than AdamW.
 
-    Muon orthogonalises the updates of matrices between hidden layers. Other variables, and the
-    layer `head`, use AdamW. Schedule and weight decay are the same as in `adamw`.
+    Muon orthogonalises the updates of kernels with two axes, as in MLPs. Other variables use AdamW:
+    the layer `head`, embeddings, biases, and attention kernels, which have three axes. Schedule
+    and weight decay are the same as in `adamw`.
 
     Args:
         learning_rate: Float, the highest learning rate, at the end of the warm-up.

@@ -33,7 +33,7 @@ def remember(
     Args:
         model: A `keras.Model` with one output.
         images: Array of inputs of the model, (n, ...).
-        dtype: Name of the type of the array.
+        dtype: Name of the dtype of the result.
         verbose: 0 for no progress bar.
         cache: Folder for a file of the array, or `None`. A later call with the same layers, weights
             and images reads this file. The array may be larger than memory.

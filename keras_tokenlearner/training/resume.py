@@ -14,6 +14,7 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import Batches
+from keras_tokenlearner.models.state import update_constants
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.weights.formats.npz import read_npz
 
@@ -34,8 +35,8 @@ class Resume(keras.callbacks.Callback):
     history. `Resume` writes one file, completely or not at all. On one device, the continued run
     has bitwise the same weights and history as an uninterrupted run.
 
-    The file is written when training starts, so a path without write access fails early. It is then
-    written after every epoch, and every `save_freq` batches. The file is as large as the weights
+    The file is written when training starts, so a path without write access fails early. Later
+    writes follow every epoch, and every `save_freq` batches. The file is as large as the weights
     and the optimizer's state. During a write, two files exist. The last file remains after
     training. Delete it when the results are saved.
 
@@ -57,9 +58,9 @@ class Resume(keras.callbacks.Callback):
         initial_epoch: Integer for `fit`, the epoch at which training continues.
 
     Raises:
-        ValueError: If the file is damaged, or was saved with another model or other values of
-            `run`. In training, if another process has overwritten the file, or an epoch has more or
-            fewer steps than `batches`.
+        ValueError: If the file is damaged, or was saved with other values of `run`. In training, if
+            the file was saved with another model, or another run has overwritten the file. Also if
+            `fit` has another `initial_epoch`, or an epoch has more or fewer steps than `batches`.
         FloatingPointError: In training, if the loss is not finite. The file contains the last
             finite state.
         OSError: In training, if the file cannot be written. The previous file remains.
@@ -246,8 +247,8 @@ class Resume(keras.callbacks.Callback):
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
                 f"Resume: the loss became {logs['loss']} in epoch {self.place['epoch']}; train "
-                f"with a lower learning rate or with clipping. {self.path} has the last finite "
-                "weights"
+                f"with a lower learning rate or with gradient clipping. {self.path} has the last "
+                "finite weights"
             )
 
     def _variables(self) -> list[keras.Variable]:
@@ -277,6 +278,7 @@ class Resume(keras.callbacks.Callback):
             if value.dtype.kind == "V":  # restores bfloat16, which numpy stores as raw bytes
                 value = value.view(keras.ops.convert_to_numpy(variable).dtype)
             variable.assign(value)
+        update_constants(self.model)
 
     def _save(self, epoch: int, batch: int) -> None:
         self.place["epoch"], self.place["batch"] = epoch, batch

@@ -47,9 +47,9 @@ def train(
     While the backup exists, runs with another recipe, other data or another backend raise an error.
     Arrays are compared by their values, and files by path, size and label. Data of
     tensorflow-datasets are compared by name, version and split. The folder is locked, so two runs
-    cannot write to it.
+    cannot write to it at the same time.
 
-    Test images are resized by the `preprocessing` of the model, as by `evaluate`.
+    Test images are resized by the `preprocessing` of the model, as in `evaluate`.
 
     Args:
         recipe: An instance of a class in `RECIPES`, such as `FashionMnistRecipe()`. Or another
@@ -97,7 +97,11 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices, restart: bool) 
     train_data, test_data = recipe.open()
     class_names = [str(each) for each in train_data.class_names]
     model = recipe.build(len(class_names))
-    if isinstance(model, VisionModel) and model.class_names is None:
+    if (
+        isinstance(model, VisionModel)
+        and model.class_names is None
+        and model.classes == len(class_names)  # a model may have more outputs, or no top
+    ):
         model.class_names = class_names  # for `predict` and `export` of the saved model
     test_batches = recipe.batches(test_data, model.input_shape[1:], training=False)
     if isinstance(test_batches, ImageBatches):  # a recipe's `batches` does not know the model

@@ -8,6 +8,7 @@ import pytest
 from keras_tokenlearner import costs, create_model, feature_extractor
 from keras_tokenlearner import layers as own
 from keras_tokenlearner.analysis import catalog_costs, count, paper_costs
+from keras_tokenlearner.analysis.costs import Cost
 from keras_tokenlearner.analysis.paper_costs import COLUMNS, module_costs
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 from tests.layers.cases import LAYER_CASES
@@ -421,6 +422,19 @@ def test_costs_of_a_nested_model_with_a_rule_of_its_class_use_the_rule():
     inputs = keras.Input((8,))
     found = costs(keras.Model(inputs, Mine(name="mine")(inputs)))
     assert found.layers["mine"].macs == 32 and found.params == 36
+
+
+def test_costs_of_arguments_with_the_names_of_other_parameters_of_a_rule_pass_by_position():
+    class Mine(keras.layers.Layer):
+        def call(self, layer, inputs):
+            return layer + inputs
+
+    @count.register(Mine)
+    def _(layer, *inputs):
+        return Cost(macs=sum(size for (size,) in inputs))
+
+    one, other = keras.Input((8,)), keras.Input((8,))
+    assert costs(keras.Model([one, other], Mine()(one, other))).macs == 16
 
 
 @pytest.mark.parametrize(

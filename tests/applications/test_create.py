@@ -15,6 +15,7 @@ from keras_tokenlearner import applications, create_model, list_models
 from keras_tokenlearner.applications import create
 from keras_tokenlearner.applications.arguments import ModelArguments
 from keras_tokenlearner.applications.create import OF_THE_NAME
+from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.models import Preprocessing, VisionTransformerConfig, X2Plus1DConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 from keras_tokenlearner.weights import save_weights, to_timm
@@ -123,6 +124,15 @@ def test_create_model_on_a_computed_tensor_calls_the_model_on_this_tensor():
     assert (model.name, model.output_shape) == (PICO, (None, 3))
     alone = create_model(PICO, input_shape=(40, 56, 3), classes=3)
     assert len(model.weights) == len(alone.weights)
+
+
+def test_create_model_on_a_computed_tensor_keeps_preprocessing_and_class_names():
+    rule, inputs = Preprocessing(interpolation="bicubic"), keras.Input((32, 32, 3))
+    tensor, names = keras.layers.Rescaling(2.0)(inputs), ("a", "b")
+    model = create_model(
+        PICO, input_tensor=tensor, classes=2, preprocessing=rule, class_names=names
+    )
+    assert preprocessing_of(model) == rule and model.class_names == names
 
 
 def test_create_model_on_a_computed_float16_tensor_scales_its_losses():

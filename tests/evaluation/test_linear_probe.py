@@ -56,8 +56,28 @@ def test_linear_probe_of_token_outputs_or_wrong_labels_raises():
         linear_probe(features_model(), x, labels, l2=0)
 
 
-@pytest.mark.parametrize("pooling", ["token", "avg", "max", "head"])
-def test_linear_probe_of_a_vision_transformer_keeps_its_preprocessing_and_features(pooling):
+ATTENTION = {"head_reads": "attention", "pooling_num_heads": 2, "pooling_mlp_dim": 16}
+PREFIX = {"head_reads": "average", "pool_prefix": True}
+ONCE = pytest.mark.once("torch")
+
+
+@pytest.mark.parametrize(
+    ("pooling", "changes"),
+    [
+        ("token", {}),
+        ("avg", {}),
+        ("max", {}),
+        ("head", {}),
+        pytest.param("avg", ATTENTION, marks=ONCE),
+        pytest.param("head", ATTENTION, marks=ONCE),
+        pytest.param("token", PREFIX, marks=ONCE),
+        pytest.param("max", PREFIX, marks=ONCE),
+    ],
+    ids=str,
+)
+def test_linear_probe_of_a_vision_transformer_keeps_its_preprocessing_and_features(
+    pooling, changes
+):
     rule = Preprocessing(interpolation="bicubic", crop_fraction=0.875)
     model = create_model(
         "vit_pico8",
@@ -66,6 +86,7 @@ def test_linear_probe_of_a_vision_transformer_keeps_its_preprocessing_and_featur
         class_token=True,
         pre_logits=5,
         preprocessing=rule,
+        **changes,
     )
     model.get_layer("block_0").trainable = False
     images = np.random.default_rng(0).uniform(0, 255, (8, 32, 32, 3)).astype("float32")
@@ -76,6 +97,18 @@ def test_linear_probe_of_a_vision_transformer_keeps_its_preprocessing_and_featur
     logits = model.predict(images, verbose=0) @ kernel + bias
     wanted = keras.ops.convert_to_numpy(keras.ops.softmax(logits))
     np.testing.assert_allclose(probe.predict(images, verbose=0), wanted, atol=1e-5)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("is_custom", [False, True])
+def test_linear_probe_of_a_frozen_model_trains_its_head_alone(is_custom):
+    model = create_model("vit_pico8", include_top=False, pooling="avg")
+    model = keras.Model(model.input, model.output) if is_custom else model
+    model.trainable = False
+    probe = linear_probe(model, np.zeros((4, 32, 32, 3)), np.arange(4) % 2)
+    assert isinstance(probe, VisionTransformer) is not is_custom
+    assert probe.trainable_weights == probe.get_layer("head").weights
+    assert len(probe.trainable_weights) == 2
 
 
 @pytest.mark.once("torch")

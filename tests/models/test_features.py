@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model, feature_extractor
+from keras_tokenlearner.models.features import with_calls
 from tests.conformance import assign_weights
 from tests.layers.helpers import refused, run
 from tests.models.cases import transformer
@@ -82,3 +83,21 @@ def test_feature_extractor_of_a_float16_model_returns_float16_and_scales_its_los
     assert extractor.output["block_1"].dtype == "float16"
     extractor.compile("sgd", "mse")
     assert isinstance(extractor.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.once("torch")
+def test_calls_of_a_model_with_one_call_of_each_layer_are_not_repeated():
+    model = create_model("tokenlearner_pico8_4at1", classes=3, class_token=True)
+    copy, calls = with_calls(model)
+    assert copy.input is model.input and copy.output is model.output
+    assert calls["head"].inputs is model.get_layer("head").input
+    assert all(len(layer._inbound_nodes) == 1 for layer in model.layers)
+
+
+@pytest.mark.once("torch")
+def test_calls_of_a_layer_called_twice_on_one_tensor_have_the_arguments_of_their_model():
+    inputs, dropout = keras.Input((4,)), keras.layers.Dropout(0.5)
+    first, second = (keras.Model(inputs, dropout(inputs, training=x)) for x in (False, True))
+    for model, training in ((first, False), (second, True)):
+        _, calls = with_calls(model)
+        assert calls[dropout.name].arguments["training"] is training

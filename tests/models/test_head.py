@@ -107,3 +107,15 @@ def test_head_that_another_model_calls_on_tokens_is_the_head_of_a_model_with_one
     tokens, vector, head = keras.Input((5, 4)), keras.Input((4,)), layers.Dense(3, name="head")
     head(tokens)
     assert head_of(keras.Model(vector, layers.ReLU()(head(vector)))) is head
+
+
+@pytest.mark.once("torch")
+def test_last_activation_behind_two_shared_layers_calls_each_layer_once_more():
+    other, inputs, head = keras.Input((3,)), keras.Input((4,)), layers.Dense(3)
+    shared = [layers.Dropout(0.5), layers.Dropout(0.5)]
+    x = head(inputs)
+    for layer in shared:
+        layer(other)
+        x = layer(x)
+    assert last_activation(keras.Model(inputs, x)) == ("linear", True)
+    assert len(head._inbound_nodes) == 2

@@ -423,6 +423,17 @@ def test_copies_of_a_model_with_a_head_for_a_fixed_number_of_tokens_raise(kind, 
 
 
 @pytest.mark.once("torch")
+def test_retrofit_of_a_model_with_own_head_and_an_unnamed_input_returns_a_student():
+    base = teacher(include_top=False, pooling="avg", input_tensor=keras.Input((32, 32, 3)))
+    model = keras.Model(base.input, keras.layers.Dense(3)(base.output))
+    student = retrofit(model, at=1, num_tokens=4)
+    wanted = model.get_layer("block_0").get_weights()
+    for ours, theirs in zip(student.get_layer("block_0").get_weights(), wanted, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert with_tokens(student, 2).output_shape == (None, 3)
+
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("is_custom", [False, True])
 def test_model_from_with_tokens_of_a_partly_frozen_student_is_trainable(is_custom):
     model = teacher(include_top=not is_custom)

@@ -455,3 +455,14 @@ def test_create_model_with_wrong_class_names_flags_or_preprocessing_raises(chang
 )
 def test_preprocessing_with_a_wrong_value_raises(changes, words):
     refused(lambda: Preprocessing(**changes), "Preprocessing: ", "Received", *words)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("name", ["vit_pico8", "x2plus1d_pico"])
+def test_model_on_an_integer_input_without_preprocessing_raises(name):
+    model = create_model(name, classes=3)
+    inputs = keras.Input(model.input_shape[1:], dtype="uint8")
+    given = {"input_tensor": inputs, "include_preprocessing": False}
+    words = ["`input_tensor`", "uint8", "include_preprocessing=False"]
+    refused(lambda: create_model(name, **given), "create_model", *words)
+    refused(lambda: type(model)(model.config, **given), type(model).__name__, *words)

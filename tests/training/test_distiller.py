@@ -71,6 +71,7 @@ def test_distiller_sample_weights_multiply_all_terms_of_the_loss(activation):
     assert found == pytest.approx(wanted, rel=1e-3)
 
 
+@pytest.mark.once("torch")
 def test_distiller_class_weights_change_all_terms_of_the_loss():
     student, model = pair()
     found = [
@@ -322,6 +323,7 @@ def test_distiller_keeps_frozen_layers_unchanged():
         np.testing.assert_array_equal(values, old)
 
 
+@pytest.mark.once("torch")
 def test_distiller_interrupted_resumes_to_the_weights_of_an_uninterrupted_run(tmp_path):
     def run(path, epochs):
         keras.utils.clear_session()
@@ -473,15 +475,29 @@ def test_distiller_with_behind_and_rotary_positions_raises(rotary):
 
 
 @pytest.mark.once("torch")
-@pytest.mark.parametrize("kind", ["int8", "lora"])
-def test_distiller_of_a_quantized_teacher_or_a_teacher_with_lora_raises(kind):
+@pytest.mark.parametrize(("kind", "fix"), [("int8", "`quantize`"), ("lora", "save_weights")])
+def test_distiller_of_a_quantized_teacher_or_a_teacher_with_lora_raises(kind, fix):
     student, model = pair()
     if kind == "int8":
         model.get_layer("block_1").mlp.hidden.quantize("int8")
     else:
         model.get_layer("block_1").mlp.hidden.enable_lora(2)
-    with pytest.raises(ValueError, match="Distiller: `teacher` must have .*Received: model"):
+    with pytest.raises(
+        ValueError, match=f"(?i)Distiller: `teacher`.*{fix}.*teacher 'vit_pico8'.*{kind}"
+    ) as caught:
         Distiller(student, model)
+    assert "`model`" not in str(caught.value)
+
+
+@pytest.mark.once("torch")
+def test_distiller_of_a_teacher_inside_another_model_counts_its_prefix_tokens():
+    student, model = pair(include_top=False)
+    inputs = keras.Input((32, 32, 3))
+    assert Distiller(student, keras.Model(inputs, model(inputs))).student is student
+    more = teacher(include_top=False, class_token=True, register_tokens=1)
+    for other in (more, keras.Model(inputs, more(inputs)), teacher(include_top=False)):
+        with pytest.raises(ValueError, match="Distiller: `student` .*Received: 1 and [02]"):
+            Distiller(student, other)
 
 
 def test_distiller_of_a_head_with_an_adapted_normalization_normalises_as_the_teacher():
@@ -522,6 +538,17 @@ def test_distiller_with_budgets_of_a_student_that_changes_state_raises_on_jax(ch
         return
     with pytest.raises(ValueError, match=rf"Distiller: on JAX, `budgets`.*\(2, 4\) with .*{part}"):
         Distiller(student, model, budgets=(2, 4))
+
+
+@pytest.mark.once("jax")
+def test_distiller_with_budgets_of_a_student_with_a_frozen_batch_normalization_learns():
+    base = teacher(include_top=False, pooling="avg")
+    norm = keras.layers.BatchNormalization(name="normalization")
+    model = keras.Model(base.input, keras.layers.Dense(10, "softmax")(norm(base.output)))
+    student = retrofit(model, at=1, num_tokens=4)
+    student.get_layer("normalization").trainable = False
+    distiller = compiled(student, model, budgets=(2, 4))
+    assert np.isfinite(distiller.train_on_batch(IMAGES, LABELS, return_dict=True)["loss"])
 
 
 @pytest.mark.once("torch")

@@ -66,6 +66,7 @@ def test_recipes_of_the_paper_change_weights_in_two_steps(name, images):
     assert bool(reducers) is (name == "pooling")
 
 
+@pytest.mark.once("torch")
 def test_distillation_recipe_trains_the_student_of_a_teacher(images, tmp_path, capsys):
     teacher = create_model("vit_pico8", classes=2, input_shape=(32, 32, 3))
     save_weights(teacher, tmp_path / "teacher.weights.h5")

@@ -105,6 +105,25 @@ def test_nan_loss_ends_training_and_keeps_the_backup(small, tmp_path):
     np.testing.assert_array_equal(model.get_weights()[0], weights[0])
 
 
+@pytest.mark.once("jax")  # on PyTorch in float32, the constants are views of the weights
+def test_resume_into_a_model_that_was_not_adapted_restores_its_normalization(small, tmp_path):
+    _, batches, _ = small
+
+    def run(is_adapted, epochs):
+        norm = keras.layers.Normalization()
+        model = keras.Sequential([keras.Input((4,)), norm, keras.layers.Dense(1)])
+        if is_adapted:
+            norm.adapt(np.arange(8.0).reshape(2, 4))
+        model.compile("sgd", "mse")
+        resume = Resume(tmp_path / "backup.npz", batches)
+        start = {"initial_epoch": resume.initial_epoch}
+        model.fit(batches, epochs=epochs, callbacks=[resume], verbose=0, **start)
+        return norm(np.ones((1, 4), "float32"))
+
+    wanted = run(True, 1)
+    np.testing.assert_array_equal(run(False, 2), wanted)
+
+
 class Rows(ReadBatches):
     """Rows of numbers that threads read. A thread raises an error at `broken`, `(epoch, row)`."""
 

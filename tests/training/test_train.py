@@ -93,6 +93,7 @@ def interrupt(recipe, folder, monkeypatch):
             train(recipe, folder)
 
 
+@pytest.mark.once("torch")
 def test_train_interrupted_continues_to_the_results_of_an_uninterrupted_run(
     few, tmp_path, monkeypatch
 ):
@@ -181,6 +182,27 @@ class CroppedRecipe(FashionMnistRecipe):
     def build(self, classes):
         rule = Preprocessing(crop_fraction=0.5)
         return create_model(self.model, classes=classes, preprocessing=rule)
+
+
+@dataclass(frozen=True)
+class WiderRecipe(FashionMnistRecipe):
+    """A recipe of a model with more outputs than the data has classes."""
+
+    def build(self, classes):
+        return create_model(self.model, classes=classes + 2)
+
+    def batches(self, images, input_shape, training):
+        names = [*images.class_names, "more", "most"]
+        wider = ArrayImages(images.images, images.labels, names)
+        return super().batches(wider, input_shape, training)
+
+
+@pytest.mark.once("torch")
+def test_train_of_a_model_with_more_outputs_than_classes_saves_no_class_names_in_it(few, tmp_path):
+    train(WiderRecipe(model="vit_pico8", epochs=1, warmup_epochs=0, batch_size=160), tmp_path)
+    assert keras.saving.load_model(tmp_path / "vit_pico8.keras").class_names is None
+    result = json.loads((tmp_path / "vit_pico8.json").read_text())
+    assert len(result["class_names"]) == 10
 
 
 @pytest.mark.once("torch")

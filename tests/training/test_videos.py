@@ -65,6 +65,7 @@ def test_video_recipe_trains_a_model_that_evaluate_accepts(folder, tmp_path):
     )
 
 
+@pytest.mark.once("torch")
 def test_charades_recipe_learns_several_labels_per_video(folder):
     """A small Charades: dark videos have the labels c001 and c150, light videos c002 and c150."""
     (folder / "Charades_v1_480").mkdir()

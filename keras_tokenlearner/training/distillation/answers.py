@@ -31,8 +31,8 @@ def answers(
 
         * `predictions`: the output of `model`.
         * `features`: with a head, the input of the head, (B, C). Without a head, the output of the
-          model, (B, C). Instead of tokens, (B, P + N, C), the prefix tokens and the average of the
-          other tokens, (B, P + 1, C).
+          model, (B, C). For tokens, (B, P + N, C), it has shape (B, P + 1, C). It holds the prefix
+          tokens, then the average of the other tokens.
         * `logits`: with a head, its output before the activation, (B, classes).
         * The names of `blocks`: the outputs of these blocks.
     """
@@ -43,7 +43,7 @@ def answers(
     if head is not None:
         logits = logits_of(head, calls[head.name])
         if logits is model.output:
-            # Keras cannot cut a model behind a layer if two of its outputs are the same tensor.
+            # Keras cannot cut a model behind a layer if two outputs of the model are one tensor.
             logits = layers.Identity(dtype="float32", name=f"{head.name}_outputs")(logits)
         outputs[LOGITS] = logits
     outputs |= {block: calls[block].outputs for block in blocks}

@@ -15,7 +15,7 @@ from keras_tokenlearner.models.features import with_calls
 from keras_tokenlearner.models.head import check_logits
 from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.models.reduction import before_reducer
-from keras_tokenlearner.models.retrofit import weights_problem
+from keras_tokenlearner.models.state import has_lora, quantization_of
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.training.distillation.answers import features_of
 
@@ -68,8 +68,11 @@ def _check_features(owner: str, student: keras.Model, teacher: keras.Model, toke
             "ViT that the student was made from, or feature_weight=0. "
             f"Received: features {shapes[0]} and {shapes[1]}"
         )
-    of_teacher = sum(x.num_tokens for x in teacher.layers if isinstance(x, PrefixTokens))
-    if tokens and of_teacher != prefix:
+    parts = [part for _, part, _ in parts_of(teacher)]
+    of_teacher = sum(part.num_tokens for part in parts if isinstance(part, PrefixTokens))
+    # Other ViTs may have prefix tokens in layers of their own.
+    is_known = of_teacher or names.are_of_a_model(part.name for part in parts)
+    if tokens and is_known and of_teacher != prefix:
         raise ValueError(
             f"{owner}: `student` and `teacher` must have the same number of prefix tokens. Pass "
             "the ViT that the student was made from, or feature_weight=0. "
@@ -79,9 +82,18 @@ def _check_features(owner: str, student: keras.Model, teacher: keras.Model, toke
 
 def check_copied(teacher: keras.Model) -> None:
     """Raise `ValueError` if the weights of a teacher cannot be copied."""
-    problem = weights_problem(teacher)
-    if problem:
-        raise ValueError(f"Distiller: {problem.replace('`model`', '`teacher`')}")
+    if has_lora(teacher):
+        raise ValueError(
+            "Distiller: `teacher` must have no LoRA weights; merge them by save_weights, and load "
+            "the file into a new teacher. "
+            f"Received: teacher {teacher.name!r} with LoRA enabled"
+        )
+    quantization = quantization_of(teacher)
+    if quantization:
+        raise ValueError(
+            "Distiller: `teacher` must have float weights; pass the teacher from before "
+            f"`quantize`. Received: teacher {teacher.name!r}, quantized to {quantization}"
+        )
 
 
 def ends_in_sigmoid(model: keras.Model) -> bool:
@@ -93,8 +105,8 @@ def blocks_behind(layout: Structure, student: keras.Model, teacher: keras.Model)
     """Return the names of the student's blocks after the reducer, which run on fewer tokens.
 
     Raises:
-        ValueError: If there are no such blocks. Also if the teacher lacks one of the blocks, or
-            the block has other outputs than the reconstruction.
+        ValueError: If the student has fusers, or no blocks after the reducer. Also if the teacher
+            lacks one of the blocks, or its outputs do not have the shape of the reconstruction.
     """
     if any(layout.numbered(kind) for kind in FUSERS):
         raise ValueError(
@@ -126,11 +138,12 @@ def blocks_behind(layout: Structure, student: keras.Model, teacher: keras.Model)
 def part_behind(student: keras.Model, teacher: keras.Model, behind: str | None) -> keras.Model:
     """Return the part of the teacher that takes the output of the layer `behind` as its input.
 
-    With `behind=None`, the part is the whole teacher. It shares the teacher's layers.
+    With `behind=None`, the part is the whole teacher. The part shares the teacher's layers.
 
     Raises:
         ValueError: If `behind` is not a layer of both models, before the reducer. Also if later
-            layers need more than the output of this layer.
+            layers need more than the output of this layer. Also if the shapes of this output differ
+            in student and teacher.
     """
     if behind is None:
         return keras.Model(teacher.input, teacher.output, name=teacher.name)
@@ -168,9 +181,10 @@ def check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, ..
     most = min((layer.num_tokens for layer in learners if layer.position_bias), default=0)
     if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
         raise ValueError(
-            "Distiller: `budgets` must not exceed the number of tokens that `student` learns from "
-            'a grid. Pass smaller numbers, or use retrofit(..., token_start="grid"). '
-            f"Received: budgets={budgets} for {student.name!r}, which has {most} tokens of a grid"
+            "Distiller: `budgets` must not exceed the number of tokens of `student`, and each "
+            "TokenLearner must start from a grid. Pass smaller numbers, or use "
+            f'retrofit(..., token_start="grid"). Received: budgets={budgets} for '
+            f"{student.name!r}, with {most} tokens that start from a grid"
         )
     fusers = [layer.name for layer in student.layers if isinstance(layer, TokenFuser)]
     if fusers:  # their weights mix a fixed number of tokens
@@ -184,8 +198,8 @@ def check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, ..
     if changing and keras.backend.backend() == "jax":
         raise ValueError(
             "Distiller: on JAX, `budgets` needs a student without dropout, random layers, "
-            "BatchNormalization and activity regularizers. Build the student with dropout rates "
-            f"of 0, and change your own layers. Received: budgets={budgets} with "
+            "trainable BatchNormalization and activity regularizers. Build the student with "
+            f"dropout rates of 0, and change your own layers. Received: budgets={budgets} with "
             f"{listed(changing)}"
         )
     return budgets
@@ -197,6 +211,8 @@ def _changes(part: keras.Layer) -> bool:
     On JAX, the branches of `keras.ops.switch` must not change state. The state of a random
     generator is in `variables`, but not in `weights`.
     """
-    changed = keras.layers.BatchNormalization | keras.layers.SpectralNormalization
+    if isinstance(part, keras.layers.BatchNormalization) and part.trainable:
+        return True
     random = len(part.variables) > len(part.weights)
-    return random or isinstance(part, changed) or part.activity_regularizer is not None
+    spectral = isinstance(part, keras.layers.SpectralNormalization)  # changes also if frozen
+    return random or spectral or part.activity_regularizer is not None

@@ -43,13 +43,15 @@ class Distiller(keras.Model):
 
     * The head is the last dense layer, with any name. Its outputs before a softmax or a sigmoid are
       the logits. Outputs without activation are the logits of a softmax.
-    * KL compares the logits divided by `temperature`. If the head ends in a sigmoid, KL compares
-      the Bernoulli distributions of each class.
+    * KL compares the logits divided by `temperature`, and is multiplied by `temperature ** 2`. If
+      the head ends in a sigmoid, KL compares the Bernoulli distributions of each class.
     * `features` are the inputs of the head: class token, registers, average or attention pooling.
+      Without a head, `features` are the outputs. Output tokens are averaged, except for prefix
+      tokens.
     * `tokens` are the outputs of the teacher's blocks that follow the reducer in the student. An
       auxiliary module reconstructs these outputs from the student's tokens, in training only.
     * Batches without labels leave out CE and the factor `1 - label_weight`. Models without head
-      leave out KL and CE.
+      leave out KL. Their labels need a `loss` in `compile`, or `label_weight=0`.
     * `sample_weight` and `class_weight` of `fit` multiply all terms of an example.
 
     Teacher and student take the same batch, so they see the same augmented pixels. Layers of the

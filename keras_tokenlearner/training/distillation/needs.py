@@ -53,8 +53,8 @@ class Needs:
     Attributes:
         machine: The machine.
         hours: Time of the whole run at 40% of the peak. Reading images may take longer.
-        gibibytes: Memory per device, for weights, gradients, AdamW's moments and the teacher. It
-            includes the student's activations for the device's part of the batch.
+        gibibytes: Memory per device, for weights, gradients, AdamW's moments and the teacher. Also
+            for the student's activations of the device's part of the batch.
     """
 
     machine: Machine

@@ -91,7 +91,7 @@ class _Forward(torch.nn.Module):
 class _MeanOfLogs(keras.callbacks.Callback):
     """Averages the logs of an epoch over all processes. It runs before other callbacks."""
 
-    # Before `fit` and `evaluate` call callbacks, they create the metrics of `compile`.
+    # `fit` and `evaluate` create the metrics of `compile` before the first callback.
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         _check_means(self.model)
 

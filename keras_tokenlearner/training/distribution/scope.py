@@ -25,8 +25,8 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
         mode: `"one_device"`, `"data_parallel"`, `"model_parallel:N"` or `"auto"`. Data parallel
             gives each device a part of every batch. Model parallel divides attention heads and
             hidden units over N devices, and batches over groups of N devices. N defaults to all
-            devices of a process. `"auto"` is data parallel with more than one accelerator or
-            process, else one device.
+            devices of a process. `"auto"` is data parallel on several devices, else one device. On
+            PyTorch, `"auto"` counts the processes of `torchrun`, not the GPUs.
 
     Yields:
         A `Devices`. Its `fit`, `evaluate` and `predict` also work in several processes.

@@ -1,8 +1,8 @@
 """Recipes. A recipe is a frozen dataclass that states how the models of an experiment are trained.
 
 `train` calls the methods `open` and `batches` for the data, `build` for the model, and `optimizer`.
-It also reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`. Any
-frozen dataclass with these members is a `Recipe`.
+A recipe also has `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`.
+Any frozen dataclass with these members is a `Recipe`.
 
 An optional method `learner(model)` returns another model that contains `model`, such as a
 `Distiller`. `train` then fits this other model. An optional attribute `output_name` is the start of

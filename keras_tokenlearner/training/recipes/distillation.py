@@ -41,6 +41,7 @@ class DistillationRecipe(ImageNet384Recipe):
         feature_weight: Weight of the features in the loss; the weight of the logits is 1.
         label_weight: Weight of the labels in the loss, in [0, 1].
         reconstruction_weight: Weight of the reconstructed teacher tokens in the loss; 0 for none.
+        warmup_steps: Steps of linear warm-up, at most a tenth of all steps.
         weight_decay: Weight decay of AdamW.
         gradient_accumulation_steps: Must be 1: batches are not divided into parts.
         label_smoothing: Must be 0: labels are not smoothed.

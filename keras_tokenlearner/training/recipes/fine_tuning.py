@@ -59,8 +59,9 @@ class ImageNet384Recipe(RecipeFields):
         layer_decay: Learning rate of a block divided by the rate of the next block. ViT has 1.
         ema_momentum: Momentum of the average of the weights; 0 for no average.
         precision: Name of a dtype policy of Keras, such as `mixed_bfloat16`.
-        remat: `none`, or `activations`, which the backward pass then computes again to save
-            memory. TensorFlow supports only `none`.
+        remat: `none` or `activations`, a mode of `keras.RematScope`. With `activations`, the
+            backward pass computes activation functions again to save memory. TensorFlow supports
+            only `none`.
         threads: Threads that read images.
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, appendix B.1.1.
