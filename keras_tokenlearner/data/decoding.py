@@ -258,8 +258,8 @@ def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
         pixels = _upper_byte(image)
     elif image.mode in ("I", "F"):
         raise ValueError(
-            "an image must have at most 16 bits per value; scale it to 0..255 and save 8 bits; "
-            f"got 32 bits (Pillow's mode {image.mode!r})"
+            "an image must have unsigned values of at most 16 bits; scale the values to 0..255 and "
+            f"save 8 bits; got Pillow's mode {image.mode!r}"
         )
     elif image.has_transparency_data:
         pixels = _on_white(np.asarray(image.convert("RGBA")))

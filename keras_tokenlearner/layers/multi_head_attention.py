@@ -32,8 +32,8 @@ class MultiHeadAttention(layers.MultiHeadAttention):
       computes the weights again.
     * TensorFlow in float32, and PyTorch on a CPU in bfloat16: two batched matrix products. On
       CPUs, PyTorch's fused attention is not optimized for bfloat16.
-    * PyTorch otherwise, and for very many tokens: the fused attention, which reads queries, keys
-      and values without copies.
+    * All other cases on PyTorch: the fused attention, which reads queries, keys and values without
+      copies. This includes bfloat16 on a CPU for more than 1024 x 1024 attention weights per head.
 
     On PyTorch, the matrix products of the projections also add the biases.
 

@@ -82,8 +82,8 @@ def sincos_positions(shape: tuple[int, ...], dtype: str | None = None) -> keras.
     """Return a table of sines and cosines of a position's index on each axis of a grid.
 
     Args:
-        shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has an equal share of the channels. The
-            remaining channels are zero.
+        shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has the same even number of channels.
+            Channels that are left over are zero.
         dtype: Dtype of the table.
 
     Returns:

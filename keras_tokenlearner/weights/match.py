@@ -213,7 +213,7 @@ def check_head(
     ]
     if between:
         raise ValueError(
-            f"{owner}: the head of the file follows layers that the model lacks: "
+            f"{owner}: in the file, the classifier comes after layers that the model lacks: "
             f"{listed(between)}. Pass {fixes.head}"
         )
     array, origin = arrays[names.HEAD_KERNEL]

@@ -22,7 +22,7 @@ def rows():
 
 
 @pytest.mark.parametrize("number", range(48))
-def test_paper_costs_row_equals_the_printed_cost_unless_its_note_says_otherwise(number):
+def test_paper_costs_row_agrees_with_the_printed_number_as_its_note_states(number):
     row = rows()[number]
     assert tuple(row) == COLUMNS
     printed, ours = row["paper_gflops"], float(row["gflops"])
@@ -290,7 +290,7 @@ def test_costs_of_a_model_with_an_unknown_input_size_raise():
         costs(model)
 
 
-def test_costs_of_a_nested_model_list_its_inner_layers():
+def test_costs_of_a_nested_model_contain_its_inner_layers():
     inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")], name="inner")
     inputs = keras.Input((8,))
     outer = keras.Model(inputs, inner(inputs))

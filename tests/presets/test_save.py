@@ -446,7 +446,7 @@ def test_from_preset_with_spatial_pooling_and_num_tokens_raises(tmp_path):
         kt.from_preset(folder, at=1, num_tokens=4, reducer="spatial_pooling")
 
 
-def test_create_model_with_weights_of_a_plain_preset_keeps_its_learned_tokens(tmp_path):
+def test_token_learner_model_with_weights_of_a_plain_vit_keeps_its_token_learner(tmp_path):
     model, folder = saved(tmp_path, "vit_pico8", activation="gelu")
     with pytest.warns(UserWarning, match="token_learner: "):
         named = create_model("tokenlearner_pico8_4at1", weights=folder)

@@ -86,7 +86,7 @@ def test_exported_clips_signature_on_any_size_and_length_equals_the_model(export
         np.testing.assert_allclose(answer["probabilities"], expected(model, chosen), atol=1e-3)
 
 
-def test_exported_encoded_signature_on_video_frames_equals_the_model(exported):
+def test_exported_signature_with_encoded_video_frames_gives_the_outputs_of_the_model(exported):
     model, served, _ = exported
     frames = model.input_shape[1]
     clip = RANDOM.integers(0, 256, (2 * frames, 40, 30, 3)).astype("uint8")

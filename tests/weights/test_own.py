@@ -191,7 +191,7 @@ def test_load_with_head_reset_of_a_head_that_is_no_plain_dense_layer_raises(kind
         np.testing.assert_array_equal(one, two)
 
 
-def test_plan_of_weights_with_a_head_without_bias_finds_head_bias_and_classes():
+def test_plan_of_weights_without_head_bias_has_head_bias_false_and_the_classes():
     model = create_model("vit_pico8", classes=5, head_bias=False)
     arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
     for checkpoint in (model, arrays):

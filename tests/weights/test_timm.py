@@ -239,7 +239,7 @@ def test_timm_file_of_eva_without_mlp_scales_loads_ones_and_reports_the_scales()
     ],
     ids=str,
 )
-def test_timm_file_without_a_scale_that_its_family_has_raises(names, missing):
+def test_timm_file_with_a_missing_layer_scale_raises(names, missing):
     entries = to_timm(build("timm", **SCALED))
     for old, new in names.items():
         entries = {name.replace(old, new): array for name, array in entries.items()}

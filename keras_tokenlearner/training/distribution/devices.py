@@ -24,7 +24,7 @@ _AXES = {
 
 
 class FitArguments(TypedDict, total=False):
-    """Further arguments of `model.fit`."""
+    """Keyword arguments that `Devices.fit` passes to `model.fit`."""
 
     epochs: int
     initial_epoch: int

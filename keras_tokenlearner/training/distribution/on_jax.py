@@ -86,9 +86,10 @@ class JaxDevices(Devices):
                     )
                 )
                 raise ValueError(
-                    "scope: the number of device groups must divide the size of every batch, also "
-                    "the last. N in model_parallel:N must divide heads and hidden units. Change "
-                    f"`batch_size` or N. Received: devices {shape}. {error}"
+                    "scope: the size of every batch, also the last, must be a multiple of the "
+                    "number of replicas. With model_parallel:N, the numbers of heads and hidden "
+                    "units must be multiples of N. Change `batch_size` or N. "
+                    f"Received: devices {shape}. {error}"
                 ) from error
 
     @contextlib.contextmanager

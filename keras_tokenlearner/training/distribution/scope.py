@@ -34,7 +34,7 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
     Raises:
         ValueError: If the backend does not support the mode, or a requirement is missing. Also if
             N does not divide the number of devices, attention heads or hidden units. Also if the
-            number of device groups does not divide the size of a batch.
+            size of a batch is not a multiple of the number of replicas.
 
     Example:
 
