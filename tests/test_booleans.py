@@ -74,6 +74,9 @@ def config(**field):
 CALLS = {
     "hub_backbone": lambda _, **a: applications.hub_backbone("vit_pico8", **a),
     "Batches": lambda model, **a: data.Batches((np.arange(4),), 2, **a),
+    "Resume": lambda model, **a: training.Resume(
+        "backup.npz", data.Batches((np.arange(4),), 2), **a
+    ),
     "ImageBatches": lambda model, **a: data.ImageBatches(
         data.ArrayImages(np.zeros((4, 8, 8, 3), "uint8"), np.arange(4)), (8, 8, 3), 2, **a
     ),

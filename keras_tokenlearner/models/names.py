@@ -26,7 +26,8 @@ PRE_LOGITS = "pre_logits"
 HEAD = "head"
 PREDICTIONS = "predictions"
 FLAT_REGISTERS = "registers"
-BLOCKS = r"block_\d+"  # a regular expression
+BLOCK = "block_"  # start of the names of blocks
+BLOCKS = rf"{BLOCK}\d+"  # a regular expression
 # The layers with weights whose names have the number of a block. Keras numbers other layers too.
 _KINDS = ("block", ROTARY, f"{ROTARY}_tokens", *config_fields.REDUCERS, *config_fields.FUSERS)
 _NUMBERED = re.compile(rf"(?:{'|'.join(_KINDS)})_(\d+)/")
@@ -68,7 +69,7 @@ def parents_path(bias: str) -> str:
 
 def block_name(index: int) -> str:
     """Return the name of a transformer block, counted from 0."""
-    return f"block_{index}"
+    return f"{BLOCK}{index}"
 
 
 def block_index(name: str) -> int | None:

@@ -76,7 +76,7 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         raise ValueError(f"the member {member.filename} must be an array, a .npy file")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
-            f"the member {member.filename} must be stored or deflated, as by numpy.savez"
+            f"the member {member.filename} must be uncompressed or deflated, as by numpy.savez"
         )
     with archive.open(member) as stream:
         shape, is_fortran, dtype = _npy_header(member.filename, stream)

@@ -109,7 +109,7 @@ def _convert_dinov3(entries: Entries) -> Arrays:
         if name == numbered[1] or array.shape[1] > 1:
             tokens = array.reshape(-1, array.shape[-1])
             arrays[names.REGISTERS] = Named(tokens, entries.full_name(name))
-    fill_biases(arrays, "block_")  # the embedding always has a bias
+    fill_biases(arrays, names.BLOCK)  # the embedding always has a bias
     return arrays
 
 
