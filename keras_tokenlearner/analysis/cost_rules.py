@@ -1,161 +1,20 @@
-"""Rules that count the cost of each kind of layer, for `keras_tokenlearner.analysis.costs`."""
+"""Rules that count the cost of this package's layers.
+
+The import also registers the rules of `keras_cost_rules`.
+"""
 
 from math import prod
 from typing import cast
 
-import keras
 from keras import layers
 
 from keras_tokenlearner import layers as own
 from keras_tokenlearner.analysis.costs import Cost, Shape, count
-from keras_tokenlearner.layers.activations import ActivationFunction
+from keras_tokenlearner.analysis.keras_cost_rules import activation, each, softmax
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 from keras_tokenlearner.layers.token_alternatives import FrameTokenizer
 
 __all__: list[str] = []  # `count` finds the rules
-
-
-def _each(number: int, shape: Shape) -> Cost:
-    return Cost(elementwise=number * prod(shape))
-
-
-def _softmax(shape: Shape) -> Cost:
-    return Cost(elementwise=4 * prod(shape), softmax=prod(shape))
-
-
-def _activation(function: ActivationFunction | None, shape: Shape) -> Cost:
-    if function in (None, keras.activations.linear):
-        return Cost()
-    name = getattr(function, "__name__", "")
-    if name == "softmax":
-        return _softmax(shape)
-    return _each({"relu": 1, "quick_gelu": 5}.get(name, 8 if "gelu" in name else 4), shape)
-
-
-@count.register
-def _(layer: layers.Rescaling, shape: Shape) -> Cost:
-    return _each(2, shape)
-
-
-@count.register
-def _(layer: layers.LayerNormalization, shape: Shape) -> Cost:
-    return _each(7, shape)
-
-
-@count.register
-def _(layer: layers.RMSNormalization, shape: Shape) -> Cost:
-    return _each(4, shape)
-
-
-@count.register
-def _(layer: layers.BatchNormalization, shape: Shape) -> Cost:
-    return _each(2, shape)
-
-
-@count.register
-def _(layer: layers.ReLU, shape: Shape) -> Cost:
-    return _each(1, shape)
-
-
-@count.register
-def _(layer: layers.Activation, shape: Shape) -> Cost:
-    return _activation(layer.activation, shape)
-
-
-@count.register
-def _(layer: layers.Add, *shapes: Shape) -> Cost:
-    return _each(len(shapes) - 1, layer.compute_output_shape([(None, *s) for s in shapes])[1:])
-
-
-@count.register
-def _(layer: layers.Dense, shape: Shape) -> Cost:
-    output = (*shape[:-1], layer.units)
-    bias = _each(1, output) if layer.use_bias else Cost()
-    return Cost(prod(shape) * layer.units) + bias + _activation(layer.activation, output)
-
-
-@count.register(layers.Conv2D)
-@count.register(layers.Conv3D)
-def _(layer: layers.Conv2D | layers.Conv3D, shape: Shape) -> Cost:
-    if layer.data_format != "channels_last":
-        raise ValueError(
-            "count: convolutions must have data_format='channels_last'; build them with this "
-            f"format. Received: layer {layer.name!r} with data_format={layer.data_format!r}"
-        )
-    output = layer.compute_output_shape((None, *shape))[1:]
-    per_tap = shape[-1] * layer.filters // layer.groups
-    taps = prod(output[:-1]) * prod(layer.kernel_size) * per_tap
-    inside = per_tap
-    steps = layer.kernel_size, layer.strides, layer.dilation_rate
-    for axis in zip(shape[:-1], output[:-1], *steps, strict=True):
-        inside *= _taps_inside(*axis)
-    bias = _each(1, output) if layer.use_bias else Cost()
-    return Cost(inside, taps - inside) + bias + _activation(layer.activation, output)
-
-
-def _taps_inside(size: int, positions: int, kernel: int, stride: int, dilation: int) -> int:
-    """Count the products of a 1-D convolution, without products with padding."""
-    extent = (kernel - 1) * dilation + 1
-    padding = max((positions - 1) * stride + extent - size, 0) // 2
-    starts = range(-padding, positions * stride - padding, stride)
-    taps = range(0, extent, dilation)
-    return sum(0 <= start + tap < size for start in starts for tap in taps)
-
-
-@count.register
-def _(layer: layers.Softmax, shape: Shape) -> Cost:
-    return _softmax(shape)
-
-
-@count.register
-def _(layer: layers.Dot, one: Shape, other: Shape) -> Cost:
-    axes = (layer.axes, layer.axes) if isinstance(layer.axes, int) else layer.axes
-    output = layer.compute_output_shape([(None, *one), (None, *other)])[1:]
-    return Cost(prod(output) * (None, *one)[axes[0]])
-
-
-@count.register
-def _(layer: layers.Attention, query: Shape, value: Shape, key: Shape | None = None) -> Cost:
-    """Return the cost of `Attention`, and of `AdditiveAttention`, a subclass."""
-    pairs, channels = prod(query[:-1]) * value[-2], query[-1]
-    cost = Cost(pairs * value[-1]) + _softmax((pairs,))
-    scale = 0 if layer.scale is None else 1
-    if isinstance(layer, layers.AdditiveAttention) or layer.score_mode == "concat":
-        return cost + _each(6 + scale, (pairs, channels))  # a sum, tanh, and the sum of channels
-    return cost + Cost(pairs * channels) + _each(scale, (pairs,))
-
-
-@count.register
-def _(
-    layer: layers.MultiHeadAttention,
-    query: Shape,
-    value: Shape | None = None,
-    key: Shape | None = None,
-) -> Cost:
-    value = value or query
-    key = key or value
-    width, query_dim, value_dim = (
-        query[-1],
-        layer.key_dim * layer.num_heads,
-        layer.value_dim * layer.num_heads,
-    )
-    queries, keys = prod(query[:-1]), prod(value[:-1])
-    # For more axes than (tokens, channels), the layer may attend over some of the axes only.
-    pairs = queries * prod(value[axis - 1] for axis in layer.attention_axes)
-    output = layer.compute_output_shape((None, *query), (None, *value))[len(query) :]
-    projections = Cost(queries * width * query_dim + keys * key[-1] * query_dim)
-    projections += Cost(keys * value[-1] * value_dim + queries * value_dim * prod(output))
-    products = Cost(pairs * (query_dim + value_dim))
-    cheap = _each(1, (queries, query_dim)) + _softmax((layer.num_heads, pairs))
-    positions = (queries, keys, keys, queries)
-    dense = layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense
-    for count_of, part in zip(positions, dense, strict=True):
-        if part.bias is not None:
-            cheap += _each(count_of, part.bias.shape)
-    if layer.get_config()["use_gate"]:  # a dense layer with sigmoid, and its product
-        projections += Cost(queries * width * value_dim)
-        cheap += _each(5 + layer.use_bias, (queries, value_dim))
-    return projections + products + cheap
 
 
 @count.register
@@ -171,7 +30,7 @@ def _(
     cost = count.dispatch(layers.MultiHeadAttention)(layer, query, value, key)
     length, others = prod(query[:-1]), prod((value or query)[:-1])
     if key_bias is not None:
-        cost += _each(layer.num_heads, (length, others))
+        cost += each(layer.num_heads, (length, others))
     queries, keys = (
         (length, layer.num_heads, layer.key_dim),
         (others, layer.num_heads, layer.key_dim),
@@ -179,7 +38,7 @@ def _(
     if layer.qk_norm:
         cost += count(layer.query_norm, queries) + count(layer.key_norm, keys)
     if rotation is not None:
-        cost += _each(3, queries) + _each(3, keys)
+        cost += each(3, queries) + each(3, keys)
     if layer.inner_norm:
         cost += count(layer.output_norm, (length, layer.num_heads * layer.value_dim))
     return cost
@@ -191,7 +50,7 @@ def _(layer: own.AttentionPooling, shape: Shape) -> Cost:
     cost = count(layer.attention, pooled, shape)
     if layer.mlp_dim == 0:
         return cost
-    return cost + count(layer.mlp_norm, pooled) + count(layer.mlp, pooled) + _each(1, pooled)
+    return cost + count(layer.mlp_norm, pooled) + count(layer.mlp, pooled) + each(1, pooled)
 
 
 @count.register
@@ -202,7 +61,7 @@ def _(layer: own.RotaryPositions, shape: Shape, maps: Shape | None = None) -> Co
     table = layer.compute_output_shape((None, *shape), maps and (None, *maps))
     tokens, heads, channels = cast(tuple[int, int, int], table[1:])
     axes, channels = len(shape) - 1, channels // 2
-    angles = Cost(tokens * heads * channels * axes) + _each(8, (tokens, heads, channels))
+    angles = Cost(tokens * heads * channels * axes) + each(8, (tokens, heads, channels))
     centres = Cost() if maps is None else Cost(prod(shape[:-1]) * axes * maps[-1])
     return angles + centres
 
@@ -210,7 +69,7 @@ def _(layer: own.RotaryPositions, shape: Shape, maps: Shape | None = None) -> Co
 @count.register(own.PositionEmbedding)
 @count.register(own.SequencePositions)
 def _(layer: own.PositionEmbedding | own.SequencePositions, shape: Shape) -> Cost:
-    return _each(1, shape)
+    return each(1, shape)
 
 
 @count.register
@@ -220,7 +79,7 @@ def _(layer: own.PrefixTokens, shape: Shape) -> Cost:
 
 @count.register
 def _(layer: own.LayerScale, shape: Shape) -> Cost:
-    return _each(1, shape)
+    return each(1, shape)
 
 
 @count.register
@@ -235,7 +94,7 @@ def _(layer: own.ConvStem, shape: Shape) -> Cost:
     for conv, norm in zip(layer.conv_layers, layer.norm_layers, strict=True):
         total += count(conv, shape)
         shape = conv.compute_output_shape((None, *shape))[1:]
-        total += count(norm, shape) + _activation(layer.activation, shape)
+        total += count(norm, shape) + activation(layer.activation, shape)
     total += count(layer.projection, shape)
     return sum([total] * prod(frames), Cost())
 
@@ -243,11 +102,11 @@ def _(layer: own.ConvStem, shape: Shape) -> Cost:
 @count.register
 def _(layer: own.MLP, shape: Shape) -> Cost:
     hidden = (*shape[:-1], layer.mlp_dim)
-    gate = count(layer.gate, shape) + _each(1, hidden) if layer.gated else Cost()
+    gate = count(layer.gate, shape) + each(1, hidden) if layer.gated else Cost()
     return (
         count(layer.hidden, shape)
         + gate
-        + _activation(layer.activation, hidden)
+        + activation(layer.activation, hidden)
         + (count(layer.norm, hidden) if layer.inner_norm else Cost())
         + count(layer.output_dense, hidden)
     )
@@ -257,7 +116,7 @@ def _(layer: own.MLP, shape: Shape) -> Cost:
 def _(layer: own.VectorAttention, query: Shape, value: Shape | None = None) -> Cost:
     value = value or query
     pairs, channels = query[0] * value[0], layer.value_dense.units
-    logits = _each(1, (pairs, layer.key_dense.units))
+    logits = each(1, (pairs, layer.key_dense.units))
     if layer.gamma_kernel is not None:
         logits += Cost(pairs * layer.key_dense.units * channels)
     return (
@@ -265,7 +124,7 @@ def _(layer: own.VectorAttention, query: Shape, value: Shape | None = None) -> C
         + count(layer.key_dense, value)
         + count(layer.value_dense, value)
         + logits
-        + _softmax((pairs, channels))
+        + softmax((pairs, channels))
         + Cost(pairs * channels)
     )
 
@@ -277,9 +136,9 @@ def _(layer: own.SelfAttention, shape: Shape) -> Cost:
     dense = (queries, layer.key_dense, values)
     return (
         sum((count(part, shape) for part in dense), Cost())
-        + _each(1, (length, queries.units))
+        + each(1, (length, queries.units))
         + Cost(pairs * (queries.units + values.units))
-        + _softmax((layer.num_heads, pairs))
+        + softmax((layer.num_heads, pairs))
     )
 
 
@@ -298,7 +157,7 @@ def _(layer: own.SpaceTimeAttention, shape: Shape) -> Cost:
 @count.register
 def _(layer: own.PriorAttention, shape: Shape) -> Cost:
     length, channels = shape
-    return count(layer.value_dense, shape) + Cost(length**2 * channels) + _softmax((length, length))
+    return count(layer.value_dense, shape) + Cost(length**2 * channels) + softmax((length, length))
 
 
 @count.register
@@ -308,7 +167,7 @@ def _(layer: own.MixerBlock, shape: Shape) -> Cost:
         + count(layer.token_mlp, shape[::-1])
         + count(layer.channel_norm, shape)
         + count(layer.channel_mlp, shape)
-        + _each(2, shape)
+        + each(2, shape)
     )
 
 
@@ -322,8 +181,8 @@ def _(layer: own.TransformerBlock, shape: Shape, rotation: Shape | None = None) 
         + count(layer.mlp_norm, shape)
         + count(layer.mlp, shape)
         + sum((count(part, shape) for part in branches), Cost())
-        + _each(2, shape)
-        + (Cost() if layer.patch_bias is None else _each(layer.num_heads, (shape[0], shape[0])))
+        + each(2, shape)
+        + (Cost() if layer.patch_bias is None else each(layer.num_heads, (shape[0], shape[0])))
     )
 
 
@@ -336,8 +195,8 @@ def _(layer: own.TokenLearner, shape: Shape, num_tokens: int | None = None) -> C
     repeats = 1 if volume else frames
     maps = (*pixels, count_tokens)
     if layer.attention == "mlp":
-        attend = count(layer.mlp, (*pixels, channels)) + _softmax(maps)
-        attend += _each(1, maps) if layer.position_bias else Cost()
+        attend = count(layer.mlp, (*pixels, channels)) + softmax(maps)
+        attend += each(1, maps) if layer.position_bias else Cost()
     else:
         attend = Cost()
         for index, conv in enumerate(layer.convs):
@@ -359,13 +218,13 @@ def _(layer: own.TokenFuser, tokens: Shape, inputs: Shape) -> Cost:
         total += count(layer.norm_inputs, inputs)
     positions = frames * height * width
     weights = (positions, per_frame)
-    total += count(layer.blend, (positions, channels)) + _each(4, weights)
-    return total + Cost(positions * per_frame * channels) + _each(1, inputs)
+    total += count(layer.blend, (positions, channels)) + each(4, weights)
+    return total + Cost(positions * per_frame * channels) + each(1, inputs)
 
 
 @count.register
 def _(layer: own.Unpool, tokens: Shape, maps: Shape, inputs: Shape) -> Cost:
-    return Cost(prod(maps) * inputs[-1]) + _each(1, inputs)
+    return Cost(prod(maps) * inputs[-1]) + each(1, inputs)
 
 
 @count.register
@@ -377,7 +236,7 @@ def _(layer: own.Reproject, tokens: Shape, inputs: Shape) -> Cost:
         + count(layer.attention, pixels, tokens)
         + count(layer.mlp_norm, pixels)
         + count(layer.mlp, pixels)
-        + _each(2, pixels)
+        + each(2, pixels)
     )
 
 
@@ -390,7 +249,7 @@ def _(layer: own.DirectTokens, shape: Shape) -> Cost:
 @count.register
 def _(layer: own.PooledTokens, shape: Shape) -> Cost:
     frames, *_ = _grid(layer, shape)
-    return sum([count(layer.mlp, shape[-1:])] * frames, _each(1, shape))
+    return sum([count(layer.mlp, shape[-1:])] * frames, each(1, shape))
 
 
 @count.register
@@ -404,7 +263,7 @@ def _(layer: own.FixedGrid, shape: Shape) -> Cost:
 def _(layer: own.SpatialPooling, shape: Shape) -> Cost:
     frames, height, width = _grid(layer, shape)
     tokens = frames * layer.tokens_per_frame(height, width)
-    return _each(prod(layer.pool_size), (tokens, shape[-1]))
+    return each(prod(layer.pool_size), (tokens, shape[-1]))
 
 
 def _grid(layer: own.TokenLearner | own.TokenFuser | FrameTokenizer, shape: Shape) -> Shape:

@@ -34,7 +34,8 @@ from keras_tokenlearner.models.vision_model import (
     is_input,
 )
 from keras_tokenlearner.presets.addresses import is_address, parse_address
-from keras_tokenlearner.presets.from_preset import build_model, open_preset
+from keras_tokenlearner.presets.build import build_model
+from keras_tokenlearner.presets.from_preset import open_preset
 from keras_tokenlearner.presets.hub import fetch_files
 from keras_tokenlearner.presets.sizes import build_without_weights
 from keras_tokenlearner.weights import SOURCES, load_weights, read_checkpoint, store

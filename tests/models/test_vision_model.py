@@ -130,6 +130,15 @@ def modes(model):
     }
 
 
+def assert_quantization_is_saved(model, calls, tmp_path):
+    """Assert that a quantized model keeps its quantized layers and outputs after loading."""
+    for call in calls:
+        model.quantize(**call)
+    again = saved(model, tmp_path)
+    assert modes(again) == modes(model) != {}
+    np.testing.assert_array_equal(run(again, pixels()), run(model, pixels()))
+
+
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 @pytest.mark.parametrize(
     "calls",
@@ -144,12 +153,7 @@ def modes(model):
     ids=["int8", "int4", "float8", "weights only", "int8 of one part", "two quantizations"],
 )
 def test_quantized_model_loaded_from_a_file_keeps_its_quantized_layers(calls, tmp_path):
-    model = pico()
-    for call in calls:
-        model.quantize(**call)
-    again = saved(model, tmp_path)
-    assert modes(again) == modes(model) != {}
-    np.testing.assert_array_equal(run(again, pixels()), run(model, pixels()))
+    assert_quantization_is_saved(pico(), calls, tmp_path)
 
 
 @pytest.mark.once("torch")
@@ -197,12 +201,7 @@ def cut(model):
     ids=["int8", "int4", "float8", "two quantizations"],
 )
 def test_quantized_model_with_own_head_or_cut_keeps_its_quantized_layers(make, calls, tmp_path):
-    model = make(pico())
-    for call in calls:
-        model.quantize(**call)
-    again = saved(model, tmp_path)
-    assert modes(again) == modes(model) != {}
-    np.testing.assert_array_equal(run(again, pixels()), run(model, pixels()))
+    assert_quantization_is_saved(make(pico()), calls, tmp_path)
 
 
 @pytest.mark.once("torch")

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import Fields
-from keras_tokenlearner.models.state import quantization_of
+from keras_tokenlearner.models.state import has_lora, quantization_of
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights.saving import integer_weights
 from keras_tokenlearner.weights.sources.source import ONES, Arrays, Entries, Named, Source
@@ -179,7 +179,7 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     unknown += [names.PRE_NORM] if f"{names.PRE_NORM}/gamma" in arrays else []
     is_read = reads in (None, "average", "max") or (is_distilled and registers == 1)
     unknown += [] if is_read else [f"head_reads={reads!r}"]
-    unknown += ["LoRA weights"] if any("lora_" in path for path in arrays) else []
+    unknown += ["LoRA weights"] if has_lora(model) else []
     is_quantized = quantization_of(model) or integer_weights(model)
     unknown += ["quantized weights"] if is_quantized else []
     if not unknown:  # a setting may be the cause of a layer
