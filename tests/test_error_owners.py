@@ -442,7 +442,7 @@ def test_cases_with_wrong_arguments_include_every_public_function():
 @pytest.mark.parametrize(
     ("name", "place"), [(name, place) for name in CALLS for place in range(len(CALLS[name]))]
 )
-def test_error_of_a_bad_argument_starts_with_the_called_function(
+def test_error_of_a_bad_argument_starts_with_the_name_of_the_called_function(
     name, place, made, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -454,7 +454,9 @@ def test_error_of_a_bad_argument_starts_with_the_called_function(
 @pytest.mark.parametrize(
     ("command", "words"), [(name, words) for name in COMMANDS for words in COMMANDS[name]], ids=str
 )
-def test_error_of_a_command_starts_with_its_name(command, words, tmp_path, monkeypatch):
+def test_error_of_a_command_starts_with_the_name_of_the_command(
+    command, words, tmp_path, monkeypatch
+):
     testing = pytest.importorskip("typer.testing", reason="the command line")
     from keras_tokenlearner.cli import app
 

@@ -26,7 +26,7 @@ class Cost:
     Attributes:
         macs: Multiply-adds, without products with the padding of a convolution.
         padding_macs: Multiply-adds with the padding of a convolution.
-        elementwise: Cheap operations. An element costs 7 in LayerNorm, 8 in tanh gelu, 4 in
+        elementwise: Elementwise operations. An element costs 7 in LayerNorm, 8 in tanh gelu, 4 in
             softmax, and 1 in a bias, residual or scale.
         params: Number of parameters.
         softmax: Number of elements in softmaxes. `elementwise` already counts 4 operations for
@@ -60,7 +60,7 @@ class Cost:
     def bottleneck_flops(self) -> int:
         """Two operations per multiply-add, with padding: the paper's count in Tables 10 to 12.
 
-        A softmax counts 5 operations per element. Other operations count as in `elementwise`.
+        An element of a softmax costs 5 operations. For other operations, see `elementwise`.
         """
         return 2 * (self.macs + self.padding_macs) + self.elementwise + self.softmax
 
@@ -118,21 +118,23 @@ class ModelCosts:
 def costs(model: keras.Model) -> ModelCosts:
     """Count the operations and parameters of a functional model, without running it.
 
-    The layers of the built graph are counted one by one. A layer counts at each of its calls, and
-    its parameters count once. Shapes come from symbolic tensors, so the count is the same on every
-    backend. The count is for one example, at inference.
+    The layers of the built graph are counted one by one. The operations of a layer are counted at
+    each of its calls, its parameters once. Shapes come from symbolic tensors, so the count is the
+    same on every backend. The count is for one example, at inference.
 
     Args:
         model: A functional `keras.Model` with known input sizes, except for the batch size.
 
     Returns:
-        A `ModelCosts` with `macs` and `params`. `paper_gflops` is the paper's count: multiply-adds
-        plus half of the cheap operations. `bottleneck_gflops` is the paper's count in Tables 10 to
-        12. `layers` has the `Cost` of every layer. Print the `ModelCosts` for a table.
+        A `ModelCosts` with `macs` and `params`. `paper_gflops` is the paper's count in Tables 1, 2,
+        4, 6, 7 and 8: multiply-adds plus half of the elementwise operations. `bottleneck_gflops` is
+        the paper's count in Tables 10 to 12, see `Cost.bottleneck_flops`. `layers` has the `Cost`
+        of every layer. Print the `ModelCosts` for a table.
 
     Raises:
-        ValueError: If a size is not known, or a layer with weights or a product of `keras.ops` has
-            no rule. Add rules for layers with `count.register`.
+        ValueError: If a size is unknown, or a layer with weights has no rule. Also if the graph has
+            a matrix product such as `keras.ops.matmul`, or a convolution, outside of a layer. Add
+            rules for layers with `count.register`.
 
     Example:
 
@@ -195,8 +197,8 @@ def _of_call(
     if not isinstance(layer, keras.Layer):
         if type(layer).__name__ in _PRODUCTS:
             raise ValueError(
-                "costs: products must be in layers; put the operation into a layer with a rule "
-                "of `@count.register`. "
+                "costs: matrix products and convolutions must be in layers; move the operation "
+                "into a layer with a rule of `@count.register`. "
                 f"Received: operation {layer.name!r} of class {type(layer).__name__}"
             )
         return {}

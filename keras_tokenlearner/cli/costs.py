@@ -40,7 +40,7 @@ def costs(
         print(catalog_costs(model) if known else costs(load_model(model, owner="costs")))
     else:
         raise typer.BadParameter(
-            "pass the name of a model (`keras-tokenlearner models` lists all), or --paper"
+            "pass the name of a model (`keras-tokenlearner models` lists the names), or --paper"
         )
 
 

@@ -34,7 +34,8 @@ def list_weights(pattern: str) -> None:
     rows = list_checkpoints(pattern)
     if not rows:
         raise ValueError(
-            "models: `pattern` must match a published checkpoint; `models --weights` lists all. "
+            "models: `pattern` must match a published checkpoint; `models --weights` lists the "
+            "checkpoints. "
             f"Received: pattern={pattern!r}"
         )
     for row in rows:

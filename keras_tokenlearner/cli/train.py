@@ -41,7 +41,9 @@ def train(
     from keras_tokenlearner.training import RECIPES, describe, distribution, train, with_settings
 
     if recipe is None and not explain:
-        raise typer.BadParameter("pass a recipe (`keras-tokenlearner train --list` lists all)")
+        raise typer.BadParameter(
+            "pass a recipe (`keras-tokenlearner train --list` lists the recipes)"
+        )
     if recipe is None:
         for name, kind in RECIPES.items():
             print(f"{name:20}  {str(inspect.getdoc(kind)).splitlines()[0]}")

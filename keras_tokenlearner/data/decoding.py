@@ -46,14 +46,14 @@ def decode_image(
     * 16-bit values keep their upper byte, `value >> 8`, as Pillow and libpng do for colours.
     * Images of 32-bit integers or floats raise an error, because the value of white is unknown.
     * For 3 channels, images with a palette, CMYK images and grey images become RGB. For 1 channel,
-      colours become grey as by Pillow's `convert("L")`.
+      Pillow's `convert("L")` makes colours grey.
 
     Args:
         file: Path of the file, or its bytes.
         channels: Integer, 3 for colours or 1 for grey.
         formats: Pillow's names of the accepted formats, such as `FOLDER_FORMATS`. The content of
             the file decides the format. The name of the file has no effect.
-        max_pixels: Integer, pixels of the largest accepted image.
+        max_pixels: Integer, the largest accepted number of pixels of an image.
 
     Returns:
         Array of type uint8 and shape (height, width, channels).
@@ -101,7 +101,7 @@ def count_pixels(
     Args:
         file: Bytes of the file.
         formats: Pillow's names of the accepted formats.
-        max_pixels: Integer, pixels of the largest accepted image.
+        max_pixels: Integer, the largest accepted number of pixels of an image.
 
     Raises:
         ValueError: If the file is not an image of these formats, or is too large.
@@ -194,7 +194,7 @@ def _open(
         if texts > MAX_TEXTS:
             raise ValueError(
                 f"a PNG must have at most {MAX_TEXTS} text chunks (zTXt or iTXt); save the image "
-                f"without text chunks; got {texts}"
+                f"without text chunks; got {texts} text chunks"
             )
     stream.seek(0)
     prefix = stream.read(16)
@@ -234,7 +234,7 @@ def _check_pixels(pixels: int, max_pixels: int) -> None:
     """Raise `ValueError` if decoding an image would take too much memory."""
     if pixels > max_pixels:
         raise ValueError(
-            f"an image must have at most {max_pixels} pixels; resize the image; got {pixels}"
+            f"an image must have at most {max_pixels} pixels; resize the image; got {pixels} pixels"
         )
 
 
@@ -247,7 +247,8 @@ def _check_scans(image: "Image.Image", stream: io.BufferedIOBase) -> None:
         stream.seek(place)
         if scans > MAX_SCANS:
             raise ValueError(
-                f"a JPEG must have at most {MAX_SCANS} scans; save the image again; got {scans}"
+                f"a JPEG must have at most {MAX_SCANS} scans; save the image again; "
+                f"got {scans} scans"
             )
 
 
@@ -258,8 +259,8 @@ def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
         pixels = _upper_byte(image)
     elif image.mode in ("I", "F"):
         raise ValueError(
-            "an image must have unsigned values of at most 16 bits; scale the values to 0..255 and "
-            f"save 8 bits; got Pillow's mode {image.mode!r}"
+            "an image must have unsigned values of at most 16 bits. Scale the values to 0..255, "
+            f"and save the image with 8 bits per channel; got Pillow's mode {image.mode!r}"
         )
     elif image.has_transparency_data:
         pixels = _on_white(np.asarray(image.convert("RGBA")))

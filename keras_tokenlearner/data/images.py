@@ -149,7 +149,7 @@ class FileImages(Images):
         files: Paths of JPEG, PNG, GIF, BMP, WebP, TIFF or AVIF files.
         labels: Integer array of shape (n,).
         class_names: Names of the classes.
-        max_pixels: Integer, pixels of the largest accepted image.
+        max_pixels: Integer, the largest accepted number of pixels of an image.
 
     Raises:
         ValueError: If the numbers of files and labels differ, or a label is not the number of a
@@ -200,7 +200,7 @@ def from_folder(path: str | Path, max_pixels: int = MAX_PIXELS) -> FileImages:
 
     Args:
         path: Path of the folder.
-        max_pixels: Integer, pixels of the largest accepted image.
+        max_pixels: Integer, the largest accepted number of pixels of an image.
 
     Returns:
         A `FileImages`, sorted by the names of subfolders and files.

@@ -171,7 +171,7 @@ def _prepared(owner: str, name: str, split: str, what: str) -> Iterator[None]:
         yield
     except (tfds.core.DatasetNotFoundError, KeyError, OSError, ValueError) as error:
         raise ValueError(
-            f"{owner}: `name` must be a labelled data set of {what}; prepare it by "
+            f"{owner}: `name` must be a labelled data set of {what}; prepare it with "
             f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(). Received: "
             f"name={name!r}, split={split!r}: {first_line(error)}"
         ) from error

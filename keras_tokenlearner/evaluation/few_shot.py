@@ -195,7 +195,7 @@ def choose(labels: np.ndarray, shots: int, seed: int = 0) -> np.ndarray:
         if len(places) < shots:
             raise ValueError(
                 "few_shot_accuracy: `shots` must be at most the number of training examples of "
-                f"each class. Received: shots={shots}, and a class of size {len(places)}"
+                f"each class. Received: shots={shots}, and a class of {len(places)} examples"
             )
         chosen.append(random.permutation(places)[:shots])
     return np.stack(chosen)

@@ -197,7 +197,7 @@ def _checked(owner: str, model: keras.Model, videos: video.VideoList) -> keras.M
 
 
 def _logits_model(model: keras.Model) -> keras.Model:
-    """Return a model of the logits, or the model itself if its logits are not known."""
+    """Return a model that outputs the logits, or `model` itself if its logits are unknown."""
     head = head_of(model)
     if head is None or not has_logits(model, head):
         return model

@@ -74,7 +74,8 @@ class Unpool(CompositeLayer):
         if tuple(maps_shape[:-1]) != tuple(inputs_shape[:-1]):
             raise ValueError(
                 "Unpool: maps must have the shape of the inputs, except for the channels. "
-                f"Received: maps of shape {tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
+                f"Received: maps of shape {tuple(maps_shape)}, inputs of shape "
+                f"{tuple(inputs_shape)}"
             )
         count = maps_shape[-1]
         length = None if frames is None or count is None else frames * count
@@ -85,8 +86,8 @@ class Unpool(CompositeLayer):
         ):
             raise ValueError(
                 "Unpool: tokens must have shape (B, T * S, C), with S from the maps and C from the "
-                f"inputs. Received: tokens of shape {tuple(tokens_shape)}, maps of "
-                f"{tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
+                f"inputs. Received: tokens of shape {tuple(tokens_shape)}, maps of shape "
+                f"{tuple(maps_shape)}, inputs of shape {tuple(inputs_shape)}"
             )
 
     def call(
@@ -168,7 +169,8 @@ class Reproject(CompositeLayer):
         if len(tokens_shape) != 3 or tokens_shape[-1] != channels:
             raise ValueError(
                 "Reproject: tokens must have shape (B, S, C) with the channels of the inputs. "
-                f"Received: tokens of shape {tuple(tokens_shape)}, inputs of {tuple(inputs_shape)}"
+                f"Received: tokens of shape {tuple(tokens_shape)}, inputs of shape "
+                f"{tuple(inputs_shape)}"
             )
         shape = (None, None, channels)
         self.tokens_norm, self.inputs_norm, self.mlp_norm = (

@@ -8,10 +8,11 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class PatchEmbedding(CompositeLayer):
-    """Cuts images into patches and projects each patch to a token, on the grid of the patches.
+    """Cuts images into patches, and projects each patch to a token.
 
-    The layer is a convolution whose stride equals its kernel size. Rows and columns that do not
-    fill a patch are omitted: 512 pixels in patches of 14 give 36 tokens along an axis.
+    The tokens keep the grid of the patches. The layer is a convolution whose stride equals its
+    kernel size. Rows and columns that do not fill a patch are omitted. For example, 512 pixels in
+    patches of 14 give 36 tokens along an axis.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).

@@ -22,7 +22,7 @@ class PositionEmbedding(CompositeLayer):
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with H, W and T known.
+        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C). Only B may be None.
 
     Returns:
         Tensor of the shape of the inputs.
@@ -53,8 +53,8 @@ class PositionEmbedding(CompositeLayer):
         check_channels_last("PositionEmbedding")
         if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
             raise ValueError(
-                "PositionEmbedding: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with "
-                f"all but B known. Received: shape={tuple(inputs_shape)}"
+                "PositionEmbedding: inputs must have shape (B, H, W, C) or (B, T, H, W, C). Only "
+                f"the batch size B may be None. Received: shape={tuple(inputs_shape)}"
             )
         if self.initializer == "normal":
             initializer = keras.initializers.RandomNormal(stddev=0.02)

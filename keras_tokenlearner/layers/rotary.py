@@ -57,8 +57,8 @@ class RotaryPositions(CompositeLayer):
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known. Only its
-            shape is used.
+        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C). Only B may be None. The layer uses
+            only the shape of `inputs`.
         maps: Tensor of shape (B, N, S) or (B, H, W, S), the maps of S learned tokens. The position
             of a token is the centre of mass of its map.
 
@@ -128,8 +128,8 @@ class RotaryPositions(CompositeLayer):
         owner = "RotaryPositions"
         if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
             raise ValueError(
-                f"{owner}: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with all but B "
-                f"known. Received: shape={tuple(inputs_shape)}"
+                f"{owner}: inputs must have shape (B, H, W, C) or (B, T, H, W, C). Only the batch "
+                f"size B may be None. Received: shape={tuple(inputs_shape)}"
             )
         *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
         if self.reference_grid is not None and len(self.reference_grid) != len(grid):

@@ -19,7 +19,7 @@ class SequencePositions(layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known.
+        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C). Only B may be None.
 
     Returns:
         Tensor of the shape of the inputs.
@@ -41,8 +41,8 @@ class SequencePositions(layers.Layer):
         check_channels_last("SequencePositions")
         if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
             raise ValueError(
-                "SequencePositions: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with "
-                f"all but B known. Received: shape={tuple(inputs_shape)}"
+                "SequencePositions: inputs must have shape (B, H, W, C) or (B, T, H, W, C). Only "
+                f"the batch size B may be None. Received: shape={tuple(inputs_shape)}"
             )
         *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
         places = np.arange(math.prod(grid))[:, None]

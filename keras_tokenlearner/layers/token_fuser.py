@@ -188,7 +188,10 @@ class TokenFuser(CompositeLayer):
     ) -> int:
         """Return S, or raise `ValueError` if the two shapes do not fit together."""
         frames = resolve_grid("TokenFuser", inputs_shape, self.grid)[0]
-        shapes = f"Received: tokens of shape {tuple(tokens_shape)}, inputs of {tuple(inputs_shape)}"
+        shapes = (
+            f"Received: tokens of shape {tuple(tokens_shape)}, inputs of shape "
+            f"{tuple(inputs_shape)}"
+        )
         if len(tokens_shape) != 3 or tokens_shape[-1] != inputs_shape[-1]:
             raise ValueError(
                 "TokenFuser: tokens must have shape (B, T * S, C) with the channels of the inputs. "

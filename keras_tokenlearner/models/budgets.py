@@ -89,7 +89,7 @@ def reduction_problem(model: keras.Model) -> str:
     if not learners or others:
         found = listed(others) if others else "no TokenLearner"
         return (
-            "each TokenLearner of `model` must start from a grid; build the model by "
+            "each TokenLearner of `model` must start from a grid; build the model with "
             f"retrofit(..., token_start='grid'). Received: model {model.name!r} with {found}"
         )
     fusers = [layer.name for layer in model.layers if isinstance(layer, TokenFuser)]

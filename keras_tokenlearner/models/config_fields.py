@@ -109,7 +109,7 @@ class SharedArguments(TypedDict, total=False):
 
 
 class PresetArguments(VisionTransformerChanges, PlanOptions, SharedArguments, total=False):
-    """The arguments of `from_preset` besides the preset."""
+    """The arguments of `from_preset`, except for `preset`."""
 
     at: int | None
     num_tokens: int | None

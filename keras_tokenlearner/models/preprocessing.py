@@ -81,7 +81,7 @@ class Preprocessing:
 
     @property
     def has_default_resize(self) -> bool:
-        """Whether images are resized as by default: shortest edge, bilinear, largest crop."""
+        """Whether images are resized by the default: shortest edge, bilinear, largest crop."""
         resize = self.resize_mode, self.interpolation, self.crop_fraction
         return resize == ("shortest", "bilinear", 1.0)
 

@@ -122,7 +122,7 @@ def before_reducer(owner: str, model: keras.Model) -> keras.Model:
         if behind_trunk or names.block_index(layer.name) is not None:
             trunk = layer.name
     raise ValueError(
-        f"{owner}: `student` must have a TokenLearner or another reducer; build it by retrofit. "
+        f"{owner}: `student` must have a TokenLearner or another reducer; build it with retrofit. "
         f"Received: student {model.name!r}"
     )
 

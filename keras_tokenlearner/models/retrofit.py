@@ -222,8 +222,8 @@ def weights_problem(model: keras.Model) -> str:
     """Return why the weights of a model cannot be copied to a new model, or an empty text."""
     if has_lora(model):
         return (
-            "`model` must have no LoRA weights; merge them by save_weights, and load the file into "
-            f"a new model by load_weights. Received: model {model.name!r} with LoRA enabled"
+            "`model` must have no LoRA weights; merge them with save_weights, and load the file "
+            f"into a new model with load_weights. Received: model {model.name!r} with LoRA enabled"
         )
     if quantization_of(model):
         return (
@@ -247,8 +247,9 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
     first = behind[0] if behind else names.NORM
     if not behind and config.final_norm != "tokens":
         raise ValueError(
-            f"retrofit: `at` must be below num_layers={config.num_layers} for a model whose last "
-            f"norm follows the pooling. Received: at={config.at}"
+            f"retrofit: `at` must be below num_layers={config.num_layers} for a model with its own "
+            f"head and final_norm={config.final_norm!r}. This model has no norm "
+            f"between blocks and pooling. Received: at={config.at}"
         )
 
     table = None  # rotary table of the learned tokens

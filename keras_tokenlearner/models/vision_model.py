@@ -35,7 +35,7 @@ Policy: TypeAlias = str | keras.DTypePolicy | None
 
 
 class BuildArguments(SharedArguments, total=False):
-    """The arguments of the model classes, except for config and `classes`."""
+    """The arguments of `VisionTransformer` and `X2Plus1D`, except for `config` and `classes`."""
 
     input_tensor: keras.KerasTensor | None
     include_top: bool
@@ -235,7 +235,7 @@ class VisionModel(keras.Model):
 
 
 class InputOptions(TypedDict):
-    """The arguments of `keras.Input` besides the shape that a saved model keeps."""
+    """The arguments of `keras.Input` that a saved model keeps, except for the shape."""
 
     name: str
     dtype: str

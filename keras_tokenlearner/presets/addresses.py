@@ -75,7 +75,9 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
 
 
 def is_address(text: str | os.PathLike[str] | None) -> bool:
-    """Return whether a text is the name of a checkpoint, an address or an existing path.
+    """Return whether a text is a checkpoint name, an address of weights or an existing path.
+
+    `FORMS` describes the addresses.
 
     The result is `True` for every `os.PathLike`, even if the path does not exist.
     """

@@ -29,8 +29,8 @@ def of_keras(owner: str, said: Object, pixels: Object, task: Object) -> Statemen
     source = _SOURCES.get(name.rpartition(">")[2])
     if source is None:
         raise ValueError(
-            f"{owner}: the class in config.json must be one of keras-hub's {list(_SOURCES)}. "
-            f"Received: class_name={name!r}"
+            f"{owner}: the class in config.json (`registered_name`, else `class_name`) must be one "
+            f"of these KerasHub classes: {list(_SOURCES)}. Received: class {name!r}"
         )
     inner = _config(said)
     if isinstance(inner.get("vision_encoder"), Mapping):

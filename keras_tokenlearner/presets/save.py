@@ -57,7 +57,7 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
         )
     if (mode := quantization_of(model)) or integer_weights(model):
         raise ValueError(
-            "save_to_preset: `model` must have float weights; save a quantized model by "
+            "save_to_preset: `model` must have float weights; save a quantized model with "
             f"model.save. Received: model {model.name!r}, quantized to {mode or 'integers'}"
         )
     folder = check_path("save_to_preset", "folder", folder)

@@ -1,4 +1,4 @@
-"""Compares the sizes of a model with its file of weights, before the model takes memory."""
+"""Compares the sizes of a model with its weights file, before the model takes memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def check_own_sizes(
     weights: str,
     shapes: Iterable[tuple[int, ...]],
 ) -> None:
-    """Raise `ValueError` if the config of a saved model and its file of weights differ in shapes.
+    """Raise `ValueError` if a saved config and its weights file differ in the shapes of weights.
 
-    The model is built without its weights.
+    The model of the config is built without memory for its weights.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -91,7 +91,7 @@ def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers
         if count > MOST_PARTS:
             raise ValueError(
                 f"{owner}: `{name}` must give at most {MOST_PARTS} layers or units. "
-                f"Received: {count} from {name}"
+                f"Received: {count} layers or units"
             )
     if isinstance(config, X2Plus1DConfig):
         return  # it has no tables besides its weights

@@ -118,7 +118,7 @@ def _classifies(said: Object) -> bool:
 
 
 def _missing(source: str, vision: Object) -> tuple[str, ...]:
-    """Return descriptions of features in a config that our models do not support."""
+    """Return descriptions of the parts of a config that this package does not support."""
     found = []
     activation = vision.get("pooler_act", "tanh")
     if activation != "tanh" and not _classifies(vision):

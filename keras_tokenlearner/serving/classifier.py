@@ -97,7 +97,7 @@ def best_classes(
     Args:
         probabilities: Array of shape (classes,).
         class_names: Names of the classes, or `None`.
-        top_k: Integer, number of classes.
+        top_k: Integer, number of classes to return.
     """
     found: list[Scored] = []
     for index in np.argsort(-probabilities)[:top_k]:

@@ -297,8 +297,9 @@ def check_arguments(
         )
     if is_a_version(path, f"model{chosen.suffix}" if chosen.suffix else "saved_model.pb"):
         raise ValueError(
-            "export: `path` must be the folder of the versions of a model, not one version; pass "
-            "its parent folder. Servers ignore a version inside of another version. "
+            "export: `path` must be the folder that holds the versions of a model. Pass the parent "
+            "folder of `path`, which is the folder of one version. Servers ignore a version inside "
+            "of another version. "
             f"Received: path={str(path)!r}"
         )
     return path, top_k, frame_step

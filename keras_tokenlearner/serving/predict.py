@@ -75,7 +75,7 @@ def predict(
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
-        top_k: Integer, number of the most probable classes.
+        top_k: Integer, number of the most probable classes to return.
         maps_path: Path of a figure of the attention maps, in a format of matplotlib, for example
             `"tokens.png"`. `None` for no figure.
         served: Boolean, whether to send the files to a server over HTTP. The server runs on this
@@ -311,5 +311,5 @@ def _batches(files: Files) -> Iterator[Files]:
 
 
 def _joined(answers: Sequence[Answer]) -> Answer:
-    """Return the answers to consecutive files as one answer."""
+    """Join the outputs for consecutive files: each output becomes one array of all files."""
     return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}

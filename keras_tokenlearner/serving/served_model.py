@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
     from tensorflow import TensorSpec
 
-MAX_PIXELS = 32_000_000  # pixels of the largest accepted image
+MAX_PIXELS = 32_000_000  # the largest accepted number of pixels of an image
 
 Row: TypeAlias = Mapping[str, Any]  # values of a client: arrays, nested lists or bytes
 Key: TypeAlias = tuple[str, tuple[tuple[int, ...], ...]]  # equal for the rows of one batch
@@ -34,7 +34,7 @@ class ServedModel:
     Args:
         path: Folder of an exported model. The newest version is used, unless the folder is a
             version.
-        max_pixels: Integer, pixels of the largest accepted image.
+        max_pixels: Integer, the largest accepted number of pixels of an image.
         max_rows: Integer, largest accepted number of rows in a request.
 
     Raises:
@@ -96,7 +96,7 @@ class ServedModel:
     def check_count(self, count: int) -> None:
         """Raise `ValueError` if a request has no rows or too many rows."""
         if not 1 <= count <= self.max_rows:
-            raise ValueError(f"a request must have 1 to {self.max_rows} rows; got {count}")
+            raise ValueError(f"a request must have 1 to {self.max_rows} rows; got {count} rows")
 
     def check_row(self, signature: str, row: Row) -> dict[str, np.ndarray]:
         """Return a row with every value as an array of the type and shape of its input.
@@ -132,7 +132,7 @@ class ServedModel:
         if total > 4 * self.max_pixels:
             raise ValueError(
                 f"a request must have at most {4 * self.max_pixels} pixels or values, also after "
-                f"resizing; got {total}"
+                f"resizing; got {total} pixels or values"
             )
         return checked
 
@@ -175,9 +175,10 @@ class ServedModel:
         return clip
 
     def weight(self, row: Mapping[str, np.ndarray]) -> int:
-        """Return the size of a row: the pixels of its image files, or the values of its arrays.
+        """Return the size of a row.
 
-        If the model resizes an array, the larger of the sizes before and after resizing counts.
+        The size is the number of pixels in its image files, or of values in its arrays. If the
+        model resizes an array, the size is the larger one, before or after resizing.
 
         Raises:
             ValueError: If an image or a clip is too narrow to be resized.

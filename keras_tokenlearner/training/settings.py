@@ -50,8 +50,9 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         shown = kind.__name__ if type(kind) is type else str(kind)
         if known not in _READERS:
             raise ValueError(
-                f"with_settings: `{name}` must have the type str, int, float or bool; change the "
-                f"field in a subclass. Received: {setting!r} for the type {shown}"
+                f"with_settings: `{name}` cannot be set from text, because its type is {shown}; "
+                "set the field in a subclass of the recipe. Text can set fields of type str, int, "
+                f"float or bool. Received: {setting!r}"
             )
         try:
             changes[name] = None if optional and text == "None" else _READERS[known](text)

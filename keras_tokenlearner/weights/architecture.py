@@ -88,7 +88,11 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
 
 
 def features_lacking(arrays: Arrays) -> tuple[str, ...]:
-    """Return descriptions of a checkpoint's features that this package does not support."""
+    """Return descriptions of the parts of an architecture that this package does not support.
+
+    Args:
+        arrays: Dictionary from paths of our variables to `Named` arrays of a checkpoint.
+    """
     lacking = ["norms before and after the pooling"] if f"{names.FC_NORM}/gamma" in arrays else []
     kernel, norm = arrays.get(names.HEAD_KERNEL), arrays.get(names.NORM_GAMMA)
     if (

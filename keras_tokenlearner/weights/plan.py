@@ -52,7 +52,7 @@ class Plan:
         class_names: Names of the classes, or `None`.
         preprocessing: The `Preprocessing` of the images, or `None` if it is not stated.
         pooling: Pooling of the features if the head is omitted, or `"none"` for all tokens.
-            `None` if this package lacks the pooling of the source.
+            `None` if this package does not support the pooling of the source.
         grid: Grid of the positions, or `None` if it is unknown or ambiguous.
     """
 
@@ -166,7 +166,7 @@ class Plan:
 
         Raises:
             ValueError: If a size or a required setting is not stated, such as the number of heads.
-                Also if this package lacks a feature of the checkpoint.
+                Also if this package does not support a part of the architecture.
         """
         self.check_features()
         self.check_open(changes)
@@ -210,7 +210,7 @@ class Plan:
             )
 
     def check_features(self) -> None:
-        """Raise `ValueError` if the checkpoint has a feature that this package lacks."""
+        """Raise `ValueError` if this package does not support a part of the architecture."""
         self._check_missing(self.missing)
 
     def _check_missing(self, missing: tuple[str, ...]) -> None:

@@ -67,7 +67,7 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
     integers = integer_weights(model)
     if integers:
         raise ValueError(
-            "save_weights: `model` must have only float weights; save a quantized model by "
+            "save_weights: `model` must have only float weights; save a quantized model with "
             f"model.save. Received: model {model.name!r} with the weights {listed(integers)}"
         )
     path = _checked_name("save_weights", path)
@@ -233,7 +233,7 @@ def _expected(owner: str, path: Path, given: str | None) -> list[str]:
     if not found or any(len(x) != 64 or set(x) - set("0123456789abcdef") for x in found):
         raise ValueError(
             f"{owner}: {origin} must contain a sha256, 64 hexadecimal digits; copy the hash again, "
-            f"or save the weights again by save_weights. Received: {lines[:2]}"
+            f"or save the weights again with save_weights. Received: {lines[:2]}"
         )
     return found
 
@@ -273,8 +273,8 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
     wrong = [name for name, entry in entries.items() if not entry.is_float]
     if wrong:
         raise ValueError(
-            f"{owner}: all entries of {shown} must be arrays of floats; save float weights by "
-            "save_weights, or a quantized model by model.save. "
+            f"{owner}: all entries of {shown} must be arrays of floats; save float weights with "
+            "save_weights, or a quantized model with model.save. "
             f"Received other entries: {listed(wrong)}"
         )
     return {name: cast("tuple[int, ...]", entry.shape) for name, entry in entries.items()}
@@ -317,8 +317,8 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
         raise ValueError(
             f"load_weights: `model` must have the architecture of {path}; build the saved "
             f"architecture. Received: a file with {len(shapes)} arrays, and model {model.name!r} "
-            f"with {len(model.weights)}. Shapes only in the model: {missing[:3]}. Shapes only in "
-            f"the file: {unknown[:3]}"
+            f"with {len(model.weights)} weights. Shapes only in the model: {missing[:3]}. Shapes "
+            f"only in the file: {unknown[:3]}"
         )
 
 

@@ -29,8 +29,8 @@ class Statement:
         resize: Method to resize positions, or `None` for the method of the source.
         pooling: Pooling of the features if the head is omitted. `"none"` returns all tokens. `None`
             if it is not stated.
-        missing: Descriptions of the checkpoint's features that this package lacks.
-        missing_head: The same for features of the head alone.
+        missing: Descriptions of the parts of the architecture that this package does not support.
+        missing_head: Descriptions of such parts of the head alone.
         is_config: Whether the settings are complete, as in a config.json: fields that are not
             stated have their defaults.
     """

@@ -22,7 +22,7 @@ def rows():
 
 
 @pytest.mark.parametrize("number", range(48))
-def test_paper_costs_row_agrees_with_the_printed_number_as_its_note_states(number):
+def test_paper_costs_row_matches_the_printed_number_unless_its_note_explains_a_difference(number):
     row = rows()[number]
     assert tuple(row) == COLUMNS
     printed, ours = row["paper_gflops"], float(row["gflops"])
@@ -350,7 +350,7 @@ def test_costs_of_a_softmax_layer_equal_the_costs_of_its_activation():
     assert one == other and one.softmax == 5
 
 
-def test_costs_of_a_product_of_keras_ops_raise():
+def test_costs_of_a_matrix_product_outside_of_a_layer_raise():
     one, other = keras.Input((5, 8)), keras.Input((8, 7))
     with pytest.raises(ValueError, match="costs: .*Matmul"):
         costs(keras.Model([one, other], one @ other))

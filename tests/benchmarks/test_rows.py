@@ -69,7 +69,7 @@ def test_machine_with_a_nightly_library_has_its_version(monkeypatch):
     assert machine("keras", "jax").endswith("keras 3.99.dev1, jax not installed")
 
 
-def test_csv_file_with_other_columns_is_refused_and_stays_readable(tmp_path):
+def test_check_columns_with_other_columns_raises_and_leaves_the_csv_file_unchanged(tmp_path):
     path = tmp_path / "rows.csv"
     check_columns("owner", path, ("seed", "accuracy"))  # a new file
     append_row(path, ("seed", "accuracy"), {"seed": 0, "accuracy": 0.5})

@@ -283,7 +283,7 @@ def test_batches_and_image_batches_with_a_wrong_seed_raise(seed):
         ImageBatches(IMAGES, (12, 16, 3), 4, seed=seed)
 
 
-def test_batches_with_partial_true_accept_one_row_and_refuse_no_rows():
+def test_batches_with_partial_true_accept_one_row_and_raise_for_zero_rows():
     assert Batches((np.zeros(1),), batch_size=2, partial=True)[0][0].tolist() == [0]
     with pytest.raises(ValueError, match="0 rows, batch_size=2"):
         Batches((np.zeros(0),), batch_size=2, partial=True)

@@ -97,7 +97,7 @@ def test_few_shot_with_wrong_labels_raises_before_any_prediction(part, change, w
     [
         ({"shots": 5}, "`shots`.*shots=5"),
         ({"shots": (1, 0)}, r"`shots`.*shots=\(1, 0\)"),
-        ({"shots": (1, 11)}, "`shots`.*shots=11.* 10$"),
+        ({"shots": (1, 11)}, "`shots`.*shots=11.* 10 examples$"),
         ({"l2": -1.0}, "`l2`.*l2=-1.0"),
         ({"batch_size": 0}, "`batch_size`.*batch_size=0"),
         ({"seed": -1}, "`seed`.*seed=-1"),
@@ -134,7 +134,7 @@ def test_few_shot_accuracy_of_nan_features_is_zero(part):
 @pytest.mark.once("torch")
 def test_few_shot_accuracy_of_too_few_examples_raises():
     train, labels = _features(40, 6, 0)
-    with pytest.raises(ValueError, match="shots=11.* 10$"):
+    with pytest.raises(ValueError, match="shots=11.* 10 examples$"):
         few_shot_accuracy(train, labels, train, labels, 11)
 
 

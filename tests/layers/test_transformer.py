@@ -68,7 +68,7 @@ def test_transformer_block_with_num_patches_equals_a_plain_block_on_repeated_tok
     close(run(layer, x), run(plain, x))
 
 
-def test_transformer_block_with_num_patches_and_fewer_tokens_weighs_each_token_more():
+def test_transformer_block_with_num_patches_gives_fewer_tokens_a_larger_weight_each():
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)

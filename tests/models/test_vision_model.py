@@ -158,7 +158,7 @@ def test_quantized_model_loaded_from_a_file_keeps_its_quantized_layers(calls, tm
 
 @pytest.mark.once("torch")
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_save_of_a_model_with_a_quantization_that_keras_cannot_load_raises(tmp_path):
+def test_save_of_a_model_with_an_unloadable_quantization_raises(tmp_path):
     model = pico()
     weights = keras.quantizers.AbsMaxQuantizer(axis=0, value_range=(-8, 7))
     model.quantize(config=keras.quantizers.Int4QuantizationConfig(weights, block_size=None))

@@ -114,7 +114,7 @@ def test_saved_preset_keeps_the_input_and_output_of_the_model(tmp_path, changes,
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_saved_preset_with_changed_input_and_output_has_the_changes(tmp_path):
+def test_from_preset_arguments_override_the_config_of_a_saved_preset(tmp_path):
     _, folder = saved(tmp_path, include_preprocessing=False, classifier_activation=None)
     changes = {"include_preprocessing": True, "classifier_activation": "softmax"}
     model = kt.from_preset(folder, dtype="mixed_bfloat16", **changes)
@@ -123,7 +123,7 @@ def test_saved_preset_with_changed_input_and_output_has_the_changes(tmp_path):
     assert kt.from_preset(folder, include_top=False).output_shape == (None, 32)
 
 
-def test_saved_preset_of_a_timm_checkpoint_resizes_its_positions_as_timm(tmp_path):
+def test_saved_preset_of_a_timm_checkpoint_resizes_its_positions_as_timm_does(tmp_path):
     entries = to_timm(saved(tmp_path, "vit_pico8")[0])
     np.savez(tmp_path / "timm.npz", **entries)
     address, size = f"timm:{tmp_path}/timm.npz", {"input_shape": (48, 64, 3)}

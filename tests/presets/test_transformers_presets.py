@@ -235,7 +235,7 @@ OLD = {"size": 48, "crop_size": 32}  # files of old releases
     ],
     ids=str,
 )
-def test_transformers_preset_resizes_images_as_its_image_processor(kind, sizes, tmp_path):
+def test_transformers_preset_resizes_images_as_its_image_processor_does(kind, sizes, tmp_path):
     transformers = peer("transformers")
     shape = (32, 32, 3)
     processor = getattr(transformers, f"{kind}ImageProcessorPil")(**sizes, resample=3)
@@ -291,7 +291,7 @@ BOTH = {
         ("vivit", LEGACY, 0.1),
     ],
 )
-def test_transformers_preset_with_several_processors_reads_the_first_as_transformers(
+def test_transformers_preset_with_several_processors_reads_the_first_as_transformers_does(
     model_type, files, mean, tmp_path
 ):
     for name, said in ({"config.json": {"model_type": model_type}} | files).items():

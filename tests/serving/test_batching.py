@@ -54,7 +54,7 @@ def test_batcher_puts_rows_of_different_keys_into_different_batches():
     assert batches == [("a", [1, 3]), ("b", [2])]
 
 
-def test_batcher_keeps_batches_of_several_rows_within_the_weight_limit():
+def test_batcher_batch_of_several_rows_does_not_exceed_max_weight():
     answers, batches = run([("a", 1, 9), ("a", 2, 4), ("a", 3, 4), ("a", 4, 4)], max_weight=8)
     assert answers == [2, 4, 6, 8]
     assert [rows for _, rows in batches] == [[1], [2, 3], [4]]

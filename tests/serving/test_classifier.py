@@ -204,7 +204,9 @@ def test_predict_with_classifier_activation_turns_logits_into_probabilities(
         assert row["probability"] == pytest.approx(right[row["class"]], abs=1e-5)
 
 
-def test_exported_multi_label_model_equals_predict(multi_label, tmp_path):
+def test_exported_multi_label_model_has_sigmoid_probabilities_and_the_classes_of_predict(
+    multi_label, tmp_path
+):
     """The model ends in a custom dense layer, and the export adds a sigmoid."""
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, model, pixels, logits = multi_label

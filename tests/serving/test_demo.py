@@ -186,7 +186,9 @@ def test_demo_page_of_a_model_without_token_learner_and_a_number_of_tokens_raise
 
 
 @on_torch
-def test_demo_page_with_a_late_answer_gets_status_503_and_the_time_limit(page, asked, monkeypatch):
+def test_demo_page_with_a_late_answer_returns_status_503_and_states_the_time_limit(
+    page, asked, monkeypatch
+):
     def answer_late(count, rows):
         time.sleep(0.5)
         return LoadedPage._answer(page, count, rows)

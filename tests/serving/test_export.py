@@ -104,7 +104,7 @@ def test_serve_signature_outputs_equal_the_outputs_of_the_model(exported):
     np.testing.assert_allclose(answers["serve"], model.predict(floats, verbose=0), atol=1e-5)
 
 
-def test_images_signature_resizes_other_sizes_as_in_training(exported):
+def test_signature_named_images_resizes_other_sizes_as_in_training(exported):
     model, _, images, _, _, answers = exported
     expected = _expected(model, images)
     np.testing.assert_allclose(answers["images/probabilities"], expected, atol=1e-5)
@@ -118,7 +118,7 @@ def test_images_signature_resizes_other_sizes_as_in_training(exported):
     ]
 
 
-def test_encoded_signature_takes_files_of_different_sizes_in_one_batch(exported):
+def test_signature_named_encoded_takes_files_of_different_sizes_in_one_batch(exported):
     image_module = pytest.importorskip("PIL.Image", reason="the independent decoder")
     model, _, images, _, files, answers = exported
     decoded = np.asarray(image_module.open(files[1]))
@@ -143,7 +143,7 @@ def test_saved_model_cli_outputs_equal_the_outputs_of_the_signature(exported, tm
         np.testing.assert_allclose(found, answers[f"images/{name}"], atol=1e-6)
 
 
-def test_encoded_signature_decodes_webp_files(exported):
+def test_signature_named_encoded_decodes_webp_files(exported):
     image_module = pytest.importorskip("PIL.Image", reason="writes the WebP file")
     model, path, images, *_ = exported
     stream = io.BytesIO()

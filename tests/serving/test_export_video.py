@@ -34,7 +34,7 @@ def expected(model, clips):
     return model.predict(np.stack([video.fit_clip(x, height, width) for x in clips]), verbose=0)
 
 
-def test_clips_at_rate_signature_of_all_frames_gives_the_probabilities_of_video_batches(
+def test_signature_named_clips_at_rate_gives_the_probabilities_of_video_batches_for_all_frames(
     exported, tmp_path
 ):
     """All frames and their rate give the same clip as `VideoBatches` on the file."""
@@ -75,7 +75,7 @@ def test_even_places_select_the_frames_of_a_clip_over_the_whole_video(length):
     np.testing.assert_array_equal(even_places(length, 8), np.floor(times + 1e-6))
 
 
-def test_exported_clips_signature_on_any_size_and_length_equals_the_model(exported):
+def test_signature_named_clips_equals_the_model_for_any_size_and_length(exported):
     model, served, _ = exported
     frames, height, width, _ = model.input_shape[1:]
     for length, size in ((frames, (height, width)), (2 * frames, (50, 33)), (3, (20, 90))):

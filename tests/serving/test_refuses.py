@@ -196,7 +196,7 @@ def test_server_memory_after_many_requests_does_not_grow(served):
         assert ask(40) - before < 60
 
 
-def test_server_body_of_millions_of_lists_delays_no_other_request(served):
+def test_server_request_body_of_millions_of_lists_does_not_block_other_requests(served):
     """Parsing this body would delay other requests by 44 s."""
     _, server = served
     body = b'{"instances": [' + b"[]," * 10_000_000 + b"[]]}"
@@ -285,7 +285,7 @@ def test_grpc_request_for_another_version_gets_not_found(ask_grpc):
     assert ask_grpc([field], [b"abc"], version="1")["probabilities"].shape == (1, 10)
 
 
-def test_grpc_large_messages_and_idle_channels_delay_no_other_clients(served, ask_grpc):
+def test_grpc_large_messages_and_idle_channels_do_not_block_other_clients(served, ask_grpc):
     """Parsing the millions of empty inputs would take gigabytes."""
     import grpc
 
@@ -344,7 +344,7 @@ def gif(size, blocks=1, later=None):
 
 
 @pytest.mark.parametrize("attack", ["second frame", "many frames", "scans"])
-def test_server_image_bombs_take_little_memory_and_delay_no_other_clients(served, attack):
+def test_server_image_bombs_take_little_memory_and_do_not_block_other_clients(served, attack):
     """Decoded completely, the GIF files take 400 MB and more, and the JPEG takes 40 s."""
     model, server = served
     if attack == "second frame":

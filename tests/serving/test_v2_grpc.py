@@ -120,7 +120,7 @@ def test_read_grpc_of_damaged_or_contradictory_messages_raises(content, reason):
         read_grpc(content)
 
 
-def test_grpc_idle_channels_block_no_calls_and_are_closed(monkeypatch):
+def test_grpc_idle_channels_are_closed_and_do_not_block_calls(monkeypatch):
     """Nine channels are open, and the server allows two calls at once. One call gets an answer."""
     import grpc
 

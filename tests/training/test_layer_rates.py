@@ -179,9 +179,7 @@ def test_layer_decay_depth_of_a_token_learner_equals_the_depth_of_the_block_befo
     ],
     ids=str,
 )
-def test_layer_decay_depth_of_a_token_learner_behind_frozen_blocks_counts_these_blocks(
-    paths, depths
-):
+def test_layer_decay_depth_of_a_token_learner_includes_the_frozen_blocks_before_it(paths, depths):
     assert depths_of(paths) == depths
 
 

@@ -412,7 +412,7 @@ def test_h5_damaged_gzip_chunks_raise(tmp_path):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_h5_gzip_chunks_are_read_as_by_h5py(tmp_path, shuffle):
+def test_h5_gzip_chunks_written_by_h5py_are_read_unchanged(tmp_path, shuffle):
     import h5py
 
     array = np.arange(35 * 11, dtype="f4").reshape(35, 11)

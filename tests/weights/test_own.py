@@ -288,7 +288,7 @@ def test_plan_of_a_model_with_an_unknown_position_resize_raises(wrong):
             call()
 
 
-def test_plan_of_with_an_unknown_resize_in_the_statement_raises():
+def test_plan_of_raises_for_a_statement_with_an_unknown_resize():
     arrays = {w.path: w for w in create_model("vit_pico8", classes=5).weights}
     with pytest.raises(ValueError, match="plan_of: .*position_resize='bicubc'"):
         plan_of(arrays, statement=Statement(resize="bicubc"))

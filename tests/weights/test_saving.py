@@ -132,7 +132,7 @@ def test_weights_file_with_damaged_bytes_raises_and_names_sha256(saved):
     _refused(model, path, r"pico\.weights\.h5.* sha256")
 
 
-def test_weights_file_with_nan_raises_without_a_hash(saved, tmp_path):
+def test_weights_file_with_nan_raises_even_if_no_hash_is_given(saved, tmp_path):
     model, _, _ = saved
     broken = create_model(PICO, classes=10)
     weights = broken.get_weights()
@@ -463,7 +463,7 @@ def parts(tmp_path):
 
 @pytest.mark.every_backend
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_sharded_weights_saved_by_keras_load_as_by_keras(tmp_path, dtype):
+def test_sharded_weights_saved_by_keras_load_unchanged(tmp_path, dtype):
     given = {"classes": 10, "class_token": True, "dtype": dtype}
     model, ours, theirs = (create_model(PICO, **given) for _ in range(3))
     assign_weights(model)

@@ -41,7 +41,7 @@ def test_torchvision_weights_give_the_logits_of_torchvision():
 
 
 @pytest.mark.peers
-def test_torchvision_positions_are_resized_as_by_torchvision():
+def test_torchvision_positions_after_resizing_equal_the_positions_of_torchvision():
     models = peer("torchvision").models
     sizes = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
     module = fill(models.VisionTransformer(image_size=40, num_classes=5, **sizes))
@@ -103,7 +103,7 @@ def test_checkpoint_of_an_unknown_source_raises_and_lists_its_entries():
         plan_of({"a": np.zeros(1), "b": np.zeros(1)})
 
 
-def test_dinov2_positions_are_resized_as_by_meta():
+def test_dinov2_positions_are_resized_by_the_rule_of_meta():
     """Meta's own rule: scale factors of the new size plus 0.1, without antialiasing."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
     table = np.random.default_rng(0).normal(size=(7, 7, 4)).astype("float32")

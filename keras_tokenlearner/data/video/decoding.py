@@ -228,7 +228,7 @@ class _Reader:
         if width * height > MAX_PIXELS:
             raise VideoError(
                 f"{self.path}: a frame must have at most {MAX_PIXELS} pixels; resize the video; "
-                f"got {width} x {height}"
+                f"got {width} x {height} pixels"
             )
 
     def _jump(self, time: float) -> None:

@@ -18,8 +18,8 @@ def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
     """List the training videos and the test videos of a folder or data set.
 
     Args:
-        path: Path of a folder, also as `"folder:FOLDER"`, or `"tfds:NAME"` for a data set that
-            tensorflow-datasets prepared. The folder has one of these:
+        path: Path of a folder, with or without the prefix `folder:`. Or `"tfds:NAME"`, for a data
+            set that tensorflow-datasets prepared. The folder has one of these:
 
             * Folders `train` and `test` (or `val`) for `from_folder`.
             * Files `train.csv` and `test.csv` (or `val.csv`) for `from_csv`.

@@ -34,7 +34,8 @@ class TfdsVideos(VideoList):
     A record stores each frame as an image. Only the frames of a clip are decoded.
 
     Attributes:
-        records: Sequence of records. `files` has the indices of the records as strings.
+        records: Sequence of records. The inherited attribute `files` holds their indices as
+            strings.
         frame: The feature that decodes a frame.
         name: Name and version of the data set, such as `"ucf101/ucf101_1/2.0.0"`.
         split: Name of the split, with a slice if any.

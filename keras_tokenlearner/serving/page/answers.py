@@ -1,4 +1,4 @@
-"""Facts about a model and answers to pictures for the demo page, as JSON values."""
+"""Facts about a model and predictions for pictures, as JSON values for the demo page."""
 
 import asyncio
 import contextlib
@@ -42,14 +42,14 @@ class LayerMaps(TypedDict):
 
 
 class Milliseconds(TypedDict):
-    """Times in milliseconds: of decoding and resizing a picture, and of running the model."""
+    """Times in milliseconds for decoding and resizing a picture, and for running the model."""
 
     decoding: float
     model: float
 
 
 class Classified(TypedDict):
-    """The answer to a picture: classes, attention maps and times.
+    """The predictions for a picture: classes, attention maps and times.
 
     `box` is the part of the picture that the model sees: `(left, top, width, height)` as fractions.
     """
@@ -69,7 +69,7 @@ class PageModel(Protocol):
         ...
 
     async def classify(self, content: bytes, tokens: int | None) -> Classified:
-        """Return the answer to a picture.
+        """Return the predictions for a picture.
 
         Args:
             content: Bytes of an image file.
@@ -89,11 +89,12 @@ class Picture:
         content: Bytes of an image file.
         input_shape: `(height, width, channels)` of the model.
         preprocessing: The `Preprocessing` of the model, as for `fit_pixels`.
-        max_pixels: Integer, pixels of the largest accepted image.
+        max_pixels: Integer, the largest accepted number of pixels of an image.
 
     Attributes:
         pixels: Array of type float32 and shape `input_shape`.
-        box: The part of the picture that remains, the result of `seen_box`.
+        box: `(left, top, width, height)` of the part of the picture that remains after
+            `fit_pixels`, as fractions of the picture: the result of `seen_box`.
 
     Raises:
         ValueError: If the picture cannot be read.
@@ -149,15 +150,15 @@ def classified(
     milliseconds: Milliseconds,
     top_k: int,
 ) -> Classified:
-    """Return the answer to a picture as JSON values.
+    """Return the predictions for a picture as JSON values.
 
     Args:
         picture: The `Picture`.
         probabilities: Array of shape (classes,).
         class_names: Names of the classes, or `None`.
         maps: Dictionary from the names of layers to arrays of shape (H, W, S).
-        milliseconds: The times of decoding and of the model.
-        top_k: Integer, number of the most probable classes.
+        milliseconds: `Milliseconds`, the times for decoding the picture and for running the model.
+        top_k: Integer, number of classes to return, the most probable first.
     """
     return {
         "classes": best_classes(probabilities, class_names, top_k),

@@ -28,7 +28,7 @@ class ExportedPage:
         current: The `CurrentModel` of the server, which holds the newest version of the model. Each
             version passes `check_page`.
         name: Name of the model.
-        top_k: Integer, number of the most probable classes.
+        top_k: Integer, number of the most probable classes to return.
     """
 
     def __init__(self, current: CurrentModel, name: str, top_k: int = 5) -> None:
@@ -53,7 +53,7 @@ class ExportedPage:
         }
 
     async def classify(self, content: bytes, tokens: int | None = None) -> Classified:
-        """Return the answer to a picture, as `PageModel` describes it.
+        """Return the predictions for a picture. For the arguments, see `PageModel.classify`.
 
         Ignore `tokens`, because an open page may know only an older version of the model.
         """

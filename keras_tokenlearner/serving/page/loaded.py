@@ -42,7 +42,7 @@ class LoadedPage:
         tokens: Numbers of tokens that the page offers. If `with_tokens` accepts the model, the
             default is `num_tokens` and all smaller powers of two. Other models offer only their
             `num_tokens`. A model without maps offers no number.
-        top_k: Integer, number of the most probable classes.
+        top_k: Integer, number of the most probable classes to return.
         classifier_activation: For a model that ends in logits: `"softmax"` or `"sigmoid"`.
 
     Raises:
@@ -90,7 +90,7 @@ class LoadedPage:
             self._answer(count, [np.zeros(self.input_shape, "float32")])
 
     async def classify(self, content: bytes, tokens: int | None = None) -> Classified:
-        """Return the answer to a picture. For the arguments, see `PageModel.classify`."""
+        """Return the predictions for a picture. For the arguments, see `PageModel.classify`."""
         count = chosen_tokens(self.about, tokens)
         start = time.perf_counter()
         picture = await read_picture(self.threads, content, self.input_shape, self.preprocessing)

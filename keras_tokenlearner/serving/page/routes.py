@@ -33,11 +33,12 @@ HEADERS = {
 
 
 def page_routes(page: PageModel) -> "list[Route]":
-    """Return the HTTP routes of the demo page: files, facts about the model, and answers.
+    """Return the HTTP routes of the demo page: files, facts about the model, and predictions.
 
     * `GET /`: the page.
     * `GET /page/about`: facts about the model, as `About`.
-    * `POST /page/answer?tokens=8`: the answer to the image file in the body, as `Classified`.
+    * `POST /page/answer?tokens=8`: the predictions for the image file in the body, as
+      `Classified`.
 
     Args:
         page: A `PageModel`.

@@ -17,7 +17,9 @@ PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", names.FEATURES
 def answers(
     model: keras.Model, num_prefix_tokens: int, blocks: list[str], behind: str | None = None
 ) -> keras.Model:
-    """Return a model of the same layers that outputs the tensors of the distillation loss.
+    """Return a model that outputs the tensors of the distillation loss.
+
+    The returned model shares the layers of `model`.
 
     Args:
         model: A functional model, with a classifier or without: see `head_of`.
@@ -30,9 +32,10 @@ def answers(
         A `keras.Model` that returns a dictionary:
 
         * `predictions`: the output of `model`.
-        * `features`: with a head, the input of the head, (B, C). Without a head, the output of the
-          model, (B, C). For tokens, (B, P + N, C), it has shape (B, P + 1, C). It holds the prefix
-          tokens, then the average of the other tokens.
+        * `features`: with a head, the input of the head, (B, C). Without a head, the output of
+          `model`, (B, C). Without a head, `model` may also output tokens of shape (B, P + N, C).
+          Then `features` has shape (B, P + 1, C): the prefix tokens, then the average of the other
+          tokens.
         * `logits`: with a head, its output before the activation, (B, classes).
         * The names of `blocks`: the outputs of these blocks.
     """

@@ -66,7 +66,7 @@ def _check_features(owner: str, student: keras.Model, teacher: keras.Model, toke
         raise ValueError(
             f"{owner}: the features of `student` and `teacher` must have the same shape. Pass the "
             "ViT that the student was made from, or feature_weight=0. "
-            f"Received: features {shapes[0]} and {shapes[1]}"
+            f"Received: features of shapes {shapes[0]} and {shapes[1]}"
         )
     parts = [part for _, part, _ in parts_of(teacher)]
     of_teacher = sum(part.num_tokens for part in parts if isinstance(part, PrefixTokens))
@@ -76,7 +76,7 @@ def _check_features(owner: str, student: keras.Model, teacher: keras.Model, toke
         raise ValueError(
             f"{owner}: `student` and `teacher` must have the same number of prefix tokens. Pass "
             "the ViT that the student was made from, or feature_weight=0. "
-            f"Received: {prefix} and {of_teacher}"
+            f"Received: {prefix} and {of_teacher} prefix tokens"
         )
 
 
@@ -84,8 +84,8 @@ def check_copied(teacher: keras.Model) -> None:
     """Raise `ValueError` if the weights of a teacher cannot be copied."""
     if has_lora(teacher):
         raise ValueError(
-            "Distiller: `teacher` must have no LoRA weights; merge them by save_weights, and load "
-            "the file into a new teacher. "
+            "Distiller: `teacher` must have no LoRA weights; merge them with save_weights, and "
+            "load the file into a new teacher. "
             f"Received: teacher {teacher.name!r} with LoRA enabled"
         )
     quantization = quantization_of(teacher)
@@ -141,17 +141,17 @@ def part_behind(student: keras.Model, teacher: keras.Model, behind: str | None) 
     With `behind=None`, the part is the whole teacher. The part shares the teacher's layers.
 
     Raises:
-        ValueError: If `behind` is not a layer of both models, before the reducer. Also if later
-            layers need more than the output of this layer. Also if the shapes of this output differ
-            in student and teacher.
+        ValueError: If `behind` is not a layer of both models, or not before the reducer of the
+            student. Also if later layers need more than the output of this layer. Also if the
+            shapes of this output differ in student and teacher.
     """
     if behind is None:
         return keras.Model(teacher.input, teacher.output, name=teacher.name)
     before = {layer.name for layer in before_reducer("Distiller", student).layers}
     if behind not in before or behind not in {layer.name for layer in teacher.layers}:
         raise ValueError(
-            "Distiller: `behind` must be the name of a layer that student and teacher both have, "
-            f"and that precedes the TokenLearner. Received: behind={behind!r}"
+            "Distiller: `behind` must name a layer of both student and teacher. In the student, "
+            f"this layer must come before the reducer. Received: behind={behind!r}"
         )
     parts = []
     for name, model in (("student", student), ("teacher", teacher)):
@@ -169,7 +169,8 @@ def part_behind(student: keras.Model, teacher: keras.Model, behind: str | None) 
     if shapes[0] != shapes[1]:
         raise ValueError(
             "Distiller: `behind` must be a layer whose outputs have the same shape in student and "
-            f"teacher. Received: behind={behind!r} with outputs {shapes[0]} and {shapes[1]}"
+            f"teacher. Received: behind={behind!r} with outputs of shapes {shapes[0]} and "
+            f"{shapes[1]}"
         )
     return parts[1]
 

@@ -68,7 +68,10 @@ class Devices:
         return contextlib.nullcontext()
 
     def alone(self) -> AbstractContextManager[None]:
-        """Return a context, inside the scope, for objects that exist in this process only."""
+        """Return a context in which this process creates models and arrays on its own.
+
+        Use the context inside `scope`. On JAX, it turns off `keras.distribution`.
+        """
         return contextlib.nullcontext()
 
     def fit(
@@ -161,7 +164,7 @@ class Devices:
 
     @contextlib.contextmanager
     def _sharing(self, *data: Batches) -> Iterator[None]:
-        """Return a context in which batches return this process's part.
+        """Return a context in which each batch has only the part of this process.
 
         Raises:
             ValueError: If the batches cannot be divided.

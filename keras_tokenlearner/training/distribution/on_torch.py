@@ -22,7 +22,7 @@ def data_parallel() -> "TorchDevices":
     if not distributed.is_torchelastic_launched():
         raise ValueError(
             "scope: data_parallel on PyTorch needs one process per device; start the "
-            "processes by `torchrun --nproc-per-node=N -m keras_tokenlearner.cli train RECIPE`. "
+            "processes with `torchrun --nproc-per-node=N -m keras_tokenlearner.cli train RECIPE`. "
             "Received: no environment variable TORCHELASTIC_RUN_ID; torchrun sets it"
         )
     if not distributed.is_initialized():

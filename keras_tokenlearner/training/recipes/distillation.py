@@ -112,7 +112,7 @@ class DistillationRecipe(ImageNet384Recipe):
         if found != classes:
             raise ValueError(
                 f"{type(self).__name__}: `weights` must have a head of the {classes} classes of "
-                "`data`; first fine-tune the teacher, as by the recipe imagenet_384. "
+                "`data`; first fine-tune the teacher, for example with the recipe imagenet_384. "
                 f"Received: weights={self.weights!r} with {found} classes"
             )
         return teacher

@@ -68,7 +68,7 @@ class VideosRecipe(RecipeFields):
         if splits[0].labels.ndim == 2:
             raise ValueError(
                 f"{type(self).__name__}: `data` must have one label per video; for several labels, "
-                f"train by the recipe `charades`. Received: data={self.data!r}"
+                f"train with the recipe `charades`. Received: data={self.data!r}"
             )
         training, test = (
             dataclasses.replace(

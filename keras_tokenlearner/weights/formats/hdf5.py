@@ -58,9 +58,9 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
 
 
 def refuse_chunks(owner: str, path: Path, shown: Path) -> None:
-    """Raise `ValueError` if an HDF5 file has arrays in chunks.
+    """Raise `ValueError` if an HDF5 file has chunked arrays.
 
-    Only arrays in chunks can be compressed. HDF5 unpacks compressed arrays without a limit.
+    Only chunked arrays can be compressed. HDF5 unpacks compressed arrays without a limit.
 
     Args:
         owner: String, the function that the user called.
@@ -79,8 +79,8 @@ def refuse_chunks(owner: str, path: Path, shown: Path) -> None:
         file.visititems(visit)
     if names:
         raise ValueError(
-            f"{owner}: the arrays of {shown} must not be compressed or in chunks; convert the file "
-            f"by `h5repack -l CONTI`. Received: {listed(names)}"
+            f"{owner}: the arrays of {shown} must be neither compressed nor chunked; convert the "
+            f"file with `h5repack -f NONE -l CONTI OLD NEW`. Received: {listed(names)}"
         )
 
 

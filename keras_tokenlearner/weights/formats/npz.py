@@ -19,10 +19,14 @@ _T = TypeVar("_T")
 
 
 def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
-    """Return all arrays of a `.npz` file by name, or raise `ValueError`.
+    """Return a dictionary from names to all arrays of a `.npz` file.
 
-    Sizes are compared with the directory of the archive before memory is allocated. Arrays of
-    Python objects, which are pickles, raise an error.
+    Before memory is allocated, the sizes of arrays are compared with the sizes in the central
+    directory of the archive.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or has arrays of Python objects, which are
+            pickles.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +80,8 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         raise ValueError(f"the member {member.filename} must be an array, a .npy file")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
-            f"the member {member.filename} must be uncompressed or deflated, as by numpy.savez"
+            f"the member {member.filename} must be stored, as numpy.savez does, or deflated, as "
+            "numpy.savez_compressed does"
         )
     with archive.open(member) as stream:
         shape, is_fortran, dtype = _npy_header(member.filename, stream)

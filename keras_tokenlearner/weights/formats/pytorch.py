@@ -74,7 +74,7 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
         if total > path.stat().st_size:
             raise ValueError(
                 f"{owner}: {path} is refused as a decompression bomb: it would unpack to {total} "
-                f"bytes, more than its size {path.stat().st_size}; save it again with torch.save"
+                f"bytes, more than its {path.stat().st_size} bytes; save it again with torch.save"
             )
         for member in members:
             info = zipfile.ZipInfo(member.filename)

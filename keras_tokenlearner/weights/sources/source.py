@@ -196,7 +196,10 @@ class Entries:
         return array
 
     def unused(self) -> list[str]:
-        """Return the names of the unused entries, without the prefix."""
+        """Return the names of the entries that `take` and `skip_empty` did not mark as used.
+
+        The names lack `prefix`.
+        """
         return [name for name in self._full if name not in self._taken]
 
 
