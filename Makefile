@@ -1,7 +1,8 @@
 # Two commands for a fresh clone: `make quickstart` and `make test`. Each creates its own environment
 # under .venv/ with pip, and uses it again the next time. Variables:
 #   PYTHON: the interpreter that creates the environments.
-#   TORCH: the requirement or path of PyTorch, for pip.
+#   TORCH: the requirement or path of PyTorch, for pip. An existing environment keeps its interpreter
+#     and its PyTorch: run `make clean` first to change them.
 #   BACKENDS: the backends to test.
 #   PEERS_BACKEND: the backend of `make test-peers`.
 #   PYTEST_FLAGS: options of pytest, for example `-n 0 -k costs`.

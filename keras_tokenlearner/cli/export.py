@@ -83,4 +83,5 @@ def _lines(file: str) -> list[str]:
         raise ValueError(
             f"export: `--class-names` must be an existing file. Received: class_names={file!r}"
         )
-    return path.read_text(encoding="utf-8").splitlines()
+    # Editors of Windows add a byte order mark. A name may have other line separators of Unicode.
+    return path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")

@@ -45,6 +45,10 @@ class Loaded(NamedTuple):
         name = self.model.folder.name
         return name if is_version(name) else "1"
 
+    def answers_for(self, version: str | None) -> bool:
+        """Return whether a request for a version, or without one, gets answers of this version."""
+        return version in (None, "", self.version)
+
 
 class Failure(NamedTuple):
     """A version that could not be loaded. `retry` is the time of the next attempt."""
@@ -72,7 +76,8 @@ class CurrentModel:
             `ValueError` for a newer version, the older version stays.
 
     Raises:
-        ValueError: If the folder contains no exported model. Also if `check` raises it.
+        ValueError: If the folder contains no exported model, or a model without the signature
+            `serving_default`. Also if `check` raises it.
     """
 
     def __init__(

@@ -6,7 +6,11 @@ from keras_tokenlearner._checks import check_choice, check_int, check_ints, chec
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.applications.load import load_model
-from keras_tokenlearner.serving.kserve_server import check_no_event_loop, run_page
+from keras_tokenlearner.serving.kserve_server import (
+    check_address,
+    check_no_event_loop,
+    run_page,
+)
 from keras_tokenlearner.serving.page.loaded import LoadedPage
 from keras_tokenlearner.serving.versions import exported_version
 
@@ -44,7 +48,8 @@ def demo(
     Raises:
         ValueError: If the model does not exist or is not a classifier of images. Also if the model
             ends in logits and no activation is passed, or has fewer tokens than `tokens` asks for.
-        OSError: If the port is taken.
+            Also if the host is empty or not a text.
+        OSError: If the host has no such address, or the port is taken.
         RuntimeError: If an event loop runs in this thread, as in a notebook.
         ImportError: If a library is missing. The message names the extra.
 
@@ -66,5 +71,6 @@ def demo(
             "demo: `model` must be a model that Keras can load; for an exported model run "
             f"`keras-tokenlearner serve --page`. Received: model={str(model)!r}"
         )
+    check_address("demo", host, port)
     built = load_model(model, weights=weights, owner="demo")
     asyncio.run(run_page(LoadedPage(built, tokens, top_k, classifier_activation), host, port))

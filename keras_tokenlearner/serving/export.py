@@ -17,7 +17,7 @@ from keras_tokenlearner._checks import (
     check_positive,
 )
 from keras_tokenlearner._errors import own_errors
-from keras_tokenlearner._files import move
+from keras_tokenlearner._files import move, write_text
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import with_token_maps
 from keras_tokenlearner.models.features import with_plain_output
@@ -28,9 +28,14 @@ from keras_tokenlearner.serving.classifier import (
     probabilities,
 )
 from keras_tokenlearner.serving.formats import FORMATS
-from keras_tokenlearner.serving.metadata import Options, class_names_of, compute_dtype
+from keras_tokenlearner.serving.metadata import (
+    Options,
+    class_names_of,
+    compute_dtype,
+    image_preprocessing,
+)
 from keras_tokenlearner.serving.runtimes import load_exported
-from keras_tokenlearner.serving.triton import write_triton_files
+from keras_tokenlearner.serving.triton import new_triton_files
 from keras_tokenlearner.serving.versions import is_a_version, move_to_next_version
 from keras_tokenlearner.serving.writing import check_classes, write
 
@@ -151,7 +156,8 @@ def export(
         layout: `"triton"` for a folder in the model repository of NVIDIA's Triton, with format
             `"onnx"`. `path` is then that folder, and its name is the name of the model. The file
             becomes the next version, at first `path/1/model.onnx`. `config.pbtxt` turns on dynamic
-            batching and warm-up. `None` for the usual layout of the format.
+            batching and warm-up. An existing `config.pbtxt` or `labels.txt` stays as it is. `None`
+            for the usual layout of the format.
 
     Returns:
         An `Exported` with the `path` of the file or of the new version's folder, and
@@ -162,7 +168,8 @@ def export(
             if the model ends in logits and no activation is passed, or lacks the requested maps.
             Also if the number of class names differs from the number of classes. Also if the path
             or the precision does not suit the format. Also if `path` is a version of a model. Also
-            if a second process would need your own classes.
+            if a second process would need your own classes. Also if an existing `config.pbtxt` has
+            other inputs or outputs, or an existing `labels.txt` other class names.
         RuntimeError: If outputs of the model or of the written file are not finite. Also if the
             second process fails.
         ImportError: If a library of the format is missing. The message names the extra.
@@ -195,6 +202,7 @@ def export(
     )
     suffix = FORMATS[format].suffix
     has_versions = not suffix or layout == "triton"
+    triton_files = new_triton_files(model, path, options) if layout == "triton" else {}
     around = path if has_versions else path.parent
     around.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=around, prefix=".writing-") as folder:
@@ -205,8 +213,8 @@ def export(
             written = version / (f"model{suffix}" if has_versions else path.name)
         write(model, written, format, options)
         difference = _difference(model, written, format, options) if check else None
-        if layout == "triton":
-            write_triton_files(model, path, options)
+        for name, text in triton_files.items():  # a version without them would not be complete
+            write_text(path / name, text)
         if has_versions:
             return Exported(move_to_next_version(version, path), difference)
         files = sorted(version.iterdir(), key=lambda file: file == written)
@@ -231,16 +239,17 @@ def _difference(model: keras.Model, written: Path, format: str, options: Options
     shapes = [answer.shape for answer in answers]
     if shapes != [(size, *right.shape[1:]) for size in (1, 3)]:
         raise RuntimeError(
-            "export: outputs of the exported file must have the shape of the model's outputs; "
-            "nothing was exported. Choose another `format`. Received: "
-            f"format={format!r}, outputs of shapes {shapes} instead of {right.shape[1:]}"
+            f"export: in format={format!r}, the outputs of the exported file must have the shape "
+            f"of the model's outputs, {(None, *right.shape[1:])}. No file was written to `path`. "
+            "Choose another `format`. "
+            f"Received: outputs of shapes {shapes} for 1 and 3 images"
         )
     differences = [np.abs(answer - right[: len(answer)]).max() for answer in answers]
-    difference = float(max(differences))
+    difference = float(np.max(differences))  # `max` of Python can miss NaN
     if not np.isfinite(difference):
         raise RuntimeError(
-            "export: outputs of `model` and of the exported file must be finite; nothing was "
-            "exported. Check the weights of `model`, or choose another `format`. "
+            "export: outputs of `model` and of the exported file must be finite. No file was "
+            "written to `path`. Check the weights of `model`, or choose another `format`. "
             f"Received: format={format!r}, a largest difference of {difference}"
         )
     said = f"Largest difference of the {name} from the Keras model: {difference:.1e}"
@@ -367,6 +376,9 @@ def _options(
         "return_maps": return_maps,
         "frame_step": frame_step,
         "provenance": provenance,
+        # A second process reads the model from a `.keras` file. The file lacks this attribute if
+        # `create_model` was called with a computed `input_tensor`.
+        "preprocessing": image_preprocessing(model),
         "activation": activation,
         "is_applied": is_applied,
         "precision": precision,

@@ -13,6 +13,8 @@ MAX_ITEMS = 2**21  # values in JSON; clients send larger arrays as binary tensor
 MAX_LISTS = 2**20  # number of lists and dictionaries in JSON
 MAX_DEPTH = 32  # nested levels of JSON
 MAX_REQUESTS = 256  # requests that are answered at the same time
+# Bytes of the bodies of all requests as received, also of incomplete bodies. Copies take more.
+MAX_HELD = 2**30
 BODY_SECONDS = 30.0  # time until the last byte of a body
 ANSWER_SECONDS = 120.0  # time until an answer; then the status is 503
 PICTURE_PATH = "/page/answer"  # its requests have image files as bodies, not JSON
@@ -27,7 +29,10 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def in_time() -> AsyncIterator[None]:
-    """Raise `TimeoutError` with a reason for clients if the block takes over `ANSWER_SECONDS`."""
+    """Raise `TimeoutError` if the `async with` block needs more than `ANSWER_SECONDS`.
+
+    The message of the error is a reason for clients.
+    """
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             yield
@@ -81,12 +86,14 @@ class Guard:
     * 413 for bodies that are too large.
     * 408 for bodies that do not end in time.
     * 400 for JSON that would take long to parse.
-    * 503 while the server answers too many other requests. A GET is always answered.
+    * 503 while the server answers too many other requests. A GET without a body is always answered.
+    * 503 while the bodies of other requests leave too little memory.
 
     Args:
         app: An ASGI application.
         max_bytes: Integer, size of the largest body.
         max_requests: Integer, requests that are answered at the same time.
+        max_held: Integer, bytes of the bodies of all requests together, without copies.
         body_seconds: Seconds until the last byte of a body.
         observe: Function that is called with the status code of each answer.
     """
@@ -96,31 +103,48 @@ class Guard:
         app: Application,
         max_bytes: int = MAX_BYTES,
         max_requests: int = MAX_REQUESTS,
+        max_held: int = MAX_HELD,
         body_seconds: float = BODY_SECONDS,
         observe: Callable[[int], None] | None = None,
     ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.max_requests = max_requests
+        self.max_held = max_held
         self.body_seconds = body_seconds
         self.observe = observe
         self.running = 0
+        self.held = 0  # bytes in the `parts` of all calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        send = self._observed(send)
+        parts: list[bytes] = []
+        try:
+            return await self._limited(parts, scope, receive, self._observed(send))
+        finally:
+            self._drop(parts)
+
+    async def _limited(
+        self, parts: list[bytes], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Read the body of a request into `parts`, and answer or refuse the request."""
         try:
             async with asyncio.timeout(self.body_seconds):
-                body = await self._read(receive)
+                status = await self._read(parts, receive)
         except TimeoutError:
             reason = f"the whole body of a request must arrive within {self.body_seconds:g} s"
             return await _refuse(send, 408, reason)
-        if body is None:
+        if status is None:
             return None
-        if len(body) > self.max_bytes:
+        if status == 413:
             reason = f"a request must have at most {self.max_bytes} bytes; send fewer images"
-            return await _refuse(send, 413, reason)
+            return await _refuse(send, status, reason)
+        if status == 503:
+            reason = f"other requests hold most of the {self.max_held} bytes for bodies; retry"
+            return await _refuse(send, status, reason)
+        body = b"".join(parts)
+        parts[:] = [body]
         if scope["method"] == "GET":  # a busy server still answers health checks and metrics
             return await self._answer(scope, body, receive, send)
         if self.running >= self.max_requests:
@@ -144,23 +168,36 @@ class Guard:
 
         return observed
 
-    async def _read(self, receive: Receive) -> bytes | None:
-        """Return the body of a request, or `None` if the client disconnects.
+    async def _read(self, parts: list[bytes], receive: Receive) -> int | None:
+        """Read the body of a request into `parts`, and count its bytes in `held`.
 
-        Once the body is longer than `max_bytes`, further parts are dropped.
+        Beyond a limit, all parts are dropped.
+
+        Returns:
+            The status code: 200, or 413 or 503 beyond a limit. `None` if the client disconnects.
         """
-        parts: list[bytes] = []
-        size, more = 0, True
+        status, size, more = 200, 0, True
         while more:  # read to the end: a client reads the answer only after it has sent everything
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             part, more = message.get("body", b""), bool(message.get("more_body"))
             assert isinstance(part, bytes)
-            if size <= self.max_bytes:
-                parts.append(part)
             size += len(part)
-        return b"".join(parts)
+            if size > self.max_bytes:
+                status = 413
+            elif self.held + len(part) > self.max_held:
+                status = 503
+            if status == 200:
+                parts.append(part)
+                self.held += len(part)
+            else:
+                self._drop(parts)
+        return status
+
+    def _drop(self, parts: list[bytes]) -> None:
+        self.held -= sum(map(len, parts))
+        parts.clear()
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Run the application on a request. Cancel the request if the client disconnects."""

@@ -14,6 +14,7 @@ from keras_tokenlearner.serving.guard import MAX_BYTES, MAX_REQUESTS, Applicatio
 from keras_tokenlearner.serving.metrics import metrics
 from keras_tokenlearner.serving.page.answers import PageModel
 from keras_tokenlearner.serving.page.routes import page_routes
+from keras_tokenlearner.serving.payloads import V1Request
 from keras_tokenlearner.serving.v2_binary import read_v2
 
 if TYPE_CHECKING:
@@ -177,14 +178,37 @@ async def _follow(endpoint: "kserve.Model", current: CurrentModel) -> None:
         current.stopping.set()  # the thread of a warm-up would keep the process alive
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def check_address(owner: str, host: str, port: int, grpc_port: int | None = None) -> None:
+    """Check that a server can listen, before it loads a model.
+
+    Args:
+        owner: Name of the function that the user called.
+        host: Address to listen on.
+        port: Integer, HTTP port.
+        grpc_port: Integer, gRPC port; `None` or 0 for no gRPC.
+
+    Raises:
+        ValueError: If the host is empty or not a text.
+        OSError: If the host has no such address, a port is taken, or both ports are equal.
+    """
+    if not isinstance(host, str) or not host:
+        raise ValueError(
+            f"{owner}: `host` must be an address such as '127.0.0.1'; pass '0.0.0.0' for every "
+            f"machine. Received: host={host!r}"
+        )
+    with _listen(host, port):  # the gRPC port must be another one
+        if grpc_port:
+            _listen(host, grpc_port, "grpc_port").close()
+
+
+def _listen(host: str, port: int, name: str = "port") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError for a name such as "a..b"
         raise OSError(
-            f"serve: the server cannot listen on `port` of `host`: {error}; choose another port or "
-            f"host. Received: port={port}, host={host!r}"
+            f"serve: the server cannot listen on `{name}` of `host`: {error}; choose another port "
+            f"or host. Received: {name}={port}, host={host!r}"
         ) from error
 
 
@@ -287,15 +311,19 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
     """
     from fastapi import Request, Response
     from fastapi.responses import ORJSONResponse
+    from kserve import InferRequest
     from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 
-    async def answer(name: str, request: Request) -> Response:
+    async def answer(name: str, request: Request, version: str | None = None) -> Response:
+        # A request for another version gets this error even if its body is malformed.
+        if not current.now.answers_for(version):
+            raise ModelNotFound(f"{name}, version {version}")
         headers = dict(request.headers.items())
         body = await request.body()
-        content = body
+        content: V1Request | InferRequest = V1Request(body, version)
         if request.url.path.startswith("/v2"):
             try:
-                content = await asyncio.to_thread(read_v2, body, headers, name)
+                content = await asyncio.to_thread(read_v2, body, headers, name, version)
             except ValueError as error:
                 raise InvalidInput(str(error)) from error
         found, _ = await plane.infer(model_name=name, request=content, headers=headers)
@@ -311,12 +339,10 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
         return await answer(model_name, request)
 
     async def v1_version(model_name: str, version: str, request: Request) -> Response:
-        check_version(model_name, version)
-        return await answer(model_name, request)
+        return await answer(model_name, request, version)
 
     async def v2_version(model_name: str, version: str, request: Request) -> Response:
-        check_version(model_name, version)
-        return await answer(model_name, request)
+        return await answer(model_name, request, version)
 
     async def status(model_name: str) -> Response:
         if not await plane.model_ready(model_name):
@@ -330,10 +356,6 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
         if not found:
             raise ModelNotFound(f"{model_name}, version {version}")
         return ORJSONResponse({"model_version_status": found})
-
-    def check_version(name: str, version: str) -> None:
-        if version != current.now.version:
-            raise ModelNotFound(f"{name}, version {version}")
 
     routes: dict[str, Callable[..., Awaitable[Response]]] = {
         "/v1/models/{model_name}/versions/{version}:predict": v1_version,

@@ -35,6 +35,7 @@ class Options(TypedDict):
     return_maps: bool
     frame_step: float | None
     provenance: Mapping[str, JSON] | None
+    preprocessing: PreprocessingFields | None
     activation: str
     is_applied: bool
     precision: str | None
@@ -94,7 +95,7 @@ def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:
         options: Checked arguments of `export`.
     """
     input_shape = model.input_shape[1:]
-    preprocessing = image_preprocessing(model)
+    preprocessing = preprocessing_of_options(options)
     return {
         "model": model.name,
         "input_shape": list(input_shape),
@@ -102,7 +103,7 @@ def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:
         "classifier_activation": options["activation"],
         "preprocessing": _described(preprocessing, input_shape[-1])
         or PREPROCESSING[len(input_shape)],
-        "resize": None if preprocessing is None else preprocessing.fields(),
+        "resize": options["preprocessing"],
         "frame_step": options["frame_step"],
         "precision": options["precision"] or compute_dtype(model),
         "provenance": options["provenance"],
@@ -129,9 +130,16 @@ def compute_dtype(model: keras.Model) -> str:
     return "float32"
 
 
-def image_preprocessing(model: keras.Model) -> Preprocessing | None:
-    """Return the `Preprocessing` of a model, or `None` for videos or the default resizing."""
-    return preprocessing_of(model) if len(model.input_shape) == 4 else None
+def image_preprocessing(model: keras.Model) -> PreprocessingFields | None:
+    """Return the fields of a model's `Preprocessing`, or `None` for videos or default resizing."""
+    found = preprocessing_of(model) if len(model.input_shape) == 4 else None
+    return None if found is None else found.fields()
+
+
+def preprocessing_of_options(options: Options) -> Preprocessing | None:
+    """Return the `Preprocessing` in the options, or `None` for videos or the default resizing."""
+    fields = options["preprocessing"]
+    return None if fields is None else Preprocessing(**fields)
 
 
 def preprocessing_of_export(metadata: Mapping[str, JSON]) -> Preprocessing | None:

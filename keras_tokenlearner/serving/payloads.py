@@ -5,7 +5,7 @@ import binascii
 import json
 import struct
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,13 @@ DATATYPES = {
     "float32": "FP32",
     "int32": "INT32",
 }
+
+
+class V1Request(NamedTuple):
+    """The body of a V1 request, and the version that it asks for; `None` for the newest."""
+
+    body: bytes
+    version: str | None = None
 
 
 def v1_body(body: bytes) -> dict[str, Any]:
@@ -205,10 +212,10 @@ def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndar
         )
     check_shape(found.name, list(found.shape))
     try:
-        if found.datatype == "BYTES" and found.data and isinstance(found.data[0], str):
-            array = np.array([_from_base64({"b64": text}) for text in found.data], object)
-        elif found.datatype != "BYTES" and found.data:
-            array = array_of(found.name, found.data)  # `as_numpy` would truncate 1.7 to 1
+        if found.data:
+            is_bytes = found.datatype == "BYTES"
+            data = _from_text(found.data) if is_bytes else found.data
+            array = array_of(found.name, data)  # `as_numpy` would truncate 1.7 to 1
         else:
             array = found.as_numpy()
         array = array.reshape(found.shape)
@@ -219,6 +226,13 @@ def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndar
     if not array.ndim:
         raise ValueError(f"the input {found.name!r} must have a batch axis; got a single value")
     return array
+
+
+def _from_text(value: Any) -> Any:
+    """Return nested lists with bytes instead of base64 text. Bytes of gRPC stay unchanged."""
+    if isinstance(value, list):
+        return [_from_text(item) for item in value]
+    return _from_base64({"b64": value}) if isinstance(value, str) else value
 
 
 def _from_base64(value: Any) -> bytes | list[Any]:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import keras
 
 from keras_tokenlearner.analysis import with_token_maps
-from keras_tokenlearner.serving.metadata import METADATA, Options, image_preprocessing, metadata_of
+from keras_tokenlearner.serving.metadata import (
+    METADATA,
+    Options,
+    metadata_of,
+    preprocessing_of_options,
+)
 from keras_tokenlearner.serving.signatures import (
     answer_with_maps,
     classifier_answer,
@@ -50,7 +55,8 @@ def write_saved_model(model: keras.Model, folder: Path, options: Options) -> Non
     if options["return_maps"]:
         answer = answer_with_maps(answer)
     if len(input_shape) == 3:
-        found = image_signatures(function, input_shape, answer, image_preprocessing(model))
+        preprocessing = preprocessing_of_options(options)
+        found = image_signatures(function, input_shape, answer, preprocessing)
     else:
         found = video_signatures(function, input_shape, answer, options["frame_step"])
     for name, signature in found.items():

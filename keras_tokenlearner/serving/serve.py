@@ -12,10 +12,10 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.current_model import CurrentModel, Loaded
 from keras_tokenlearner.serving.guard import in_time
-from keras_tokenlearner.serving.kserve_server import check_no_event_loop, run
+from keras_tokenlearner.serving.kserve_server import check_address, check_no_event_loop, run
 from keras_tokenlearner.serving.metrics import metrics
 from keras_tokenlearner.serving.page.exported import ExportedPage, check_page
-from keras_tokenlearner.serving.served_model import ServedModel
+from keras_tokenlearner.serving.served_model import ServedModel, exported_folder
 from keras_tokenlearner.serving.threads import DecodingThreads
 from keras_tokenlearner.serving.versions import is_version
 
@@ -61,9 +61,10 @@ def serve(
             and before a newer version answers.
 
     Raises:
-        ValueError: If the folder contains no exported model. Also if a page is requested for a
-            model that is not a classifier of images.
-        OSError: If a port is taken.
+        ValueError: If the folder contains no exported model. Also if the model lacks the signature
+            `serving_default`. Also if a page is requested for a model that is not a classifier of
+            images. Also if the host or the name is empty or not a text, or the name contains `/`.
+        OSError: If the host has no such address, a port is taken, or both ports are equal.
         RuntimeError: If an event loop runs in this thread, as in a notebook.
         ImportError: If a library is missing. The message names the extra.
 
@@ -83,8 +84,15 @@ def serve(
         grpc_port = check_int("serve", "grpc_port", grpc_port, minimum=0, maximum=65535)
     max_batch = check_int("serve", "max_batch", max_batch)
     path = check_path("serve", "path", path)
+    if name is not None and (not isinstance(name, str) or not name or "/" in name):
+        raise ValueError(
+            "serve: `name` must be a text without `/`, a part of URLs. The default is the name of "
+            f"the folder. Received: name={name!r}"
+        )
     check_no_event_loop("serve")
     require("kserve", "serve")
+    exported_folder(path)
+    check_address("serve", host, port, grpc_port)
     check = check_page if page else None
     current = CurrentModel(path, max_batch, metrics().batch, warm_up, check)
     name = name or default_name(current.now.model.folder)
@@ -130,8 +138,10 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
         row = decoded[0]
         return await batcher.answer(model.batch_key(signature, row), row, model.weight(row))
 
-    async def answers(read: Reader[Request], request: Request) -> Rows:
+    async def answers(read: Reader[Request], request: Request, version: str | None) -> Rows:
         loaded = current.now  # one version for the whole request
+        if not loaded.answers_for(version):
+            raise ModelNotFound(f"{name}, version {version}")
         try:
             async with in_time():
                 signature, rows = await asyncio.to_thread(read_rows, loaded.model, read, request)
@@ -152,20 +162,19 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
 
         async def predict(
             self,
-            payload: bytes | kserve.InferRequest,
+            payload: payloads.V1Request | kserve.InferRequest,
             headers: dict[str, str] | None = None,
             response_headers: dict[str, str] | None = None,
         ) -> dict[str, Any] | kserve.InferResponse:
-            if not isinstance(payload, kserve.InferRequest):
+            if isinstance(payload, payloads.V1Request):
                 try:
-                    body = await asyncio.to_thread(payloads.v1_body, payload)
+                    body = await asyncio.to_thread(payloads.v1_body, payload.body)
                 except ValueError as error:
                     raise InvalidInput(str(error)) from error
-                found = await answers(payloads.v1_request, body)
+                found = await answers(payloads.v1_request, body, payload.version)
                 return payloads.v1_answer(found, columnar="inputs" in body)
-            if payload.model_version not in (None, "", current.now.version):
-                raise ModelNotFound(f"{name}, version {payload.model_version}")
-            columns = payloads.v2_answer(await answers(payloads.v2_request, payload))
+            found = await answers(payloads.v2_request, payload, payload.model_version)
+            columns = payloads.v2_answer(found)
             outputs = [kserve.InferOutput(key, list(x.shape), kind, x) for key, kind, x in columns]
             if payload.from_grpc:
                 for output in outputs:

@@ -3,6 +3,7 @@ import math
 import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -38,7 +39,8 @@ class ServedModel:
         max_rows: Integer, largest accepted number of rows in a request.
 
     Raises:
-        ValueError: If the folder contains no exported model.
+        ValueError: If the folder contains no exported model, or a model without the signature
+            `serving_default`.
         ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
     """
 
@@ -49,13 +51,7 @@ class ServedModel:
         max_rows: int = 256,
     ) -> None:
         tf = require("tensorflow", "tensorflow")
-        folder = newest_version(check_path("serve", "path", path))
-        if folder is None:
-            raise ValueError(
-                "serve: `path` must be the folder of an exported model; export the model with "
-                f"`keras-tokenlearner export`. Received: path={str(path)!r}"
-            )
-        self.folder = folder
+        self.folder = exported_folder(path)
         self.max_pixels = max_pixels
         self.max_rows = max_rows
         self.model = tf.saved_model.load(str(self.folder))
@@ -63,6 +59,12 @@ class ServedModel:
             name: function.structured_input_signature[1]
             for name, function in self.model.signatures.items()
         }
+        if "serving_default" not in self.inputs:
+            raise ValueError(
+                "serve: `path` must have the signature 'serving_default'; export the model with "
+                f"`keras-tokenlearner export`. Received: path={str(path)!r} with the signatures "
+                f"{list(self.inputs)}"
+            )
         self.outputs = self.model.signatures["serving_default"].structured_outputs
         metadata = self.folder / METADATA
         self.metadata = json.loads(metadata.read_text()) if metadata.is_file() else {}
@@ -128,11 +130,16 @@ class ServedModel:
                 is more than `4 * max_pixels`.
         """
         checked = [self.check_row(signature, row) for row in rows]
-        total = sum(self.weight(row) for row in checked)
-        if total > 4 * self.max_pixels:
+        total, most = sum(self.weight(row) for row in checked), 4 * self.max_pixels
+        if total > most:
+            if any(value.dtype == object for row in checked for value in row.values()):
+                raise ValueError(
+                    f"the image files of a request must have at most {most} pixels before "
+                    f"resizing; got {total} pixels"
+                )
             raise ValueError(
-                f"a request must have at most {4 * self.max_pixels} pixels or values, also after "
-                f"resizing; got {total} pixels or values"
+                f"the arrays of a request must have at most {most} values, both before and after "
+                f"resizing; got {total} values"
             )
         return checked
 
@@ -287,6 +294,24 @@ class ServedModel:
                 f"got {type(content).__name__}"
             )
         count_pixels(content, max_pixels=self.max_pixels)
+
+
+def exported_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the folder of the newest version of an exported model.
+
+    Args:
+        path: Folder of the versions, or of one version.
+
+    Raises:
+        ValueError: If the folder contains no exported model.
+    """
+    folder = newest_version(check_path("serve", "path", path))
+    if folder is None:
+        raise ValueError(
+            "serve: `path` must be the folder of an exported model; export the model with "
+            f"`keras-tokenlearner export`. Received: path={str(path)!r}"
+        )
+    return folder
 
 
 def _example(spec: "TensorSpec", shape: list[int]) -> np.ndarray:

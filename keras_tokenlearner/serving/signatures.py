@@ -1,11 +1,10 @@
 """TensorFlow functions for the signatures of a SavedModel of images."""
 
-import math
 from typing import TYPE_CHECKING, TypeVar
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import resizing
-from keras_tokenlearner.data.preprocessing import fill_colour
+from keras_tokenlearner.data.preprocessing import fill_colour, target_size
 from keras_tokenlearner.serving.decoding import decode_in_graph
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def resizing_of_checkpoint(
     """
     tf = require("tensorflow", "tensorflow")
     *input_size, channels = input_shape
-    target = [math.floor(edge / preprocessing.crop_fraction) for edge in input_size]
+    target = target_size(input_size, preprocessing)
     fill = tf.constant(fill_colour(preprocessing, channels), tf.float32)
     method = {"lanczos": "lanczos3"}.get(preprocessing.interpolation, preprocessing.interpolation)
 

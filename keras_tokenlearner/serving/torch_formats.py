@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ def write_pt2(model: keras.Model, path: Path, options: Options) -> None:
 
 
 def write_onnx(model: keras.Model, path: Path, options: Options) -> None:
-    """Write an ONNX file. Weights of more than 2 GB are in a second file. Needs the torch backend.
+    """Write an ONNX file. Needs the torch backend.
+
+    Float weights of more than 1.5 GB are in a second file. An int8 file contains all its weights.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -54,9 +57,14 @@ def write_onnx(model: keras.Model, path: Path, options: Options) -> None:
     for name, value in {**texts, NAME: metadata}.items():
         text = value if isinstance(value, str) else json.dumps(value)
         written.model.metadata_props[name] = text
-    written.save(path)
-    if options["precision"] == "int8":
-        _quantize(path)
+    if options["precision"] != "int8":
+        written.save(path)
+        return
+    # The default folder is often in memory, and too small for a large model.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole = Path(folder) / "float.onnx"
+        written.save(whole)
+        _quantize(whole, path)
 
 
 def write_openvino(model: keras.Model, path: Path, options: Options) -> None:
@@ -100,23 +108,27 @@ def _program(model: keras.Model, options: Options) -> "tuple[ExportedProgram, li
     return program, names
 
 
-def _quantize(path: Path) -> None:
-    """Replace the weights of matrix products in an ONNX file by 8-bit integers.
+def _quantize(whole: Path, path: Path) -> None:
+    """Write an ONNX file with the weights of its matrix products as 8-bit integers.
 
     Convolutions stay float: integer convolutions of onnxruntime are slower and less exact.
+
+    Args:
+        whole: `pathlib.Path` of the float file, in a temporary folder.
+        path: `pathlib.Path` of the new file.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    whole = path.with_suffix(".float.onnx")
-    path.rename(whole)
+    prepared = whole.with_name("prepared.onnx")
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)  # hides the advice to run `quant_pre_process`, which has run
     try:
-        quant_pre_process(whole, whole)
+        # Protobuf cannot store more than 2 GB in one file.
+        quant_pre_process(whole, prepared, save_as_external_data=True, all_tensors_to_one_file=True)
         quantize_dynamic(
-            whole,
+            prepared,
             path,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
@@ -124,4 +136,3 @@ def _quantize(path: Path) -> None:
         )
     finally:
         logger.setLevel(level)
-        whole.unlink()

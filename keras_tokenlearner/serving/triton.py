@@ -1,32 +1,60 @@
 """Writes the configuration of a model for the model repository of NVIDIA's Triton."""
 
 import json
+import re
+from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
+from typing import TypeAlias
 
 import keras
 
-from keras_tokenlearner._files import write_text
 from keras_tokenlearner.serving.metadata import Options
 from keras_tokenlearner.serving.pixels_model import pixels_model
 
 MAX_BATCH = 32
 TYPES = {"uint8": "TYPE_UINT8", "int32": "TYPE_INT32", "float32": "TYPE_FP32"}
 LABELS = "labels.txt"
+CONFIG = "config.pbtxt"
+_TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[\w.+-]+|\S""")
+
+Fields: TypeAlias = "dict[str, list[str | Fields]]"  # the fields of a protobuf message
 
 
-def write_triton_files(model: keras.Model, path: Path, options: Options) -> None:
-    """Write `config.pbtxt`, and the class names, if any, next to the versions of a model.
+def new_triton_files(model: keras.Model, path: Path, options: Options) -> dict[str, str]:
+    """Return the texts of the files to write next to the versions of a model.
+
+    The files are `labels.txt`, if the model has class names, and `config.pbtxt`. An existing file
+    is not replaced, because `config.pbtxt` may have settings of the user.
 
     Args:
         model: A `keras.Model` of images or videos.
         path: `pathlib.Path` of the folder of the model in Triton's repository.
         options: Checked arguments of `export`.
+
+    Returns:
+        Dictionary from names of files that do not exist to texts, in the order of writing.
+
+    Raises:
+        ValueError: If an existing file has other inputs, outputs or class names than the model.
     """
-    files = {"config.pbtxt": triton_config(model, path.name, options)}
-    if options["class_names"]:
+    files = {}
+    if options["class_names"]:  # first, because the configuration refers to it
         files[LABELS] = "\n".join(options["class_names"]) + "\n"
-    for name, text in sorted(files.items(), reverse=True):
-        write_text(path / name, text)
+    files[CONFIG] = triton_config(model, path.name, options)
+    new = {}
+    for name, text in files.items():
+        if not (path / name).exists():
+            new[name] = text
+            continue
+        old = (path / name).read_text(encoding="utf-8", errors="replace")
+        parts = "fields `input` and `output`" if name == CONFIG else "class names"
+        if _differ(old, text) if name == CONFIG else old.splitlines() != text.splitlines():
+            raise ValueError(
+                f"export: {name} in `path` must have the {parts} of the model; correct or delete "
+                f"the file, or pass another `path`. Received: path={str(path)!r}"
+            )
+    return new
 
 
 def triton_config(model: keras.Model, name: str, options: Options) -> str:
@@ -66,6 +94,44 @@ def triton_config(model: keras.Model, name: str, options: Options) -> str:
         "]",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _differ(old: str, new: str) -> bool:
+    """Return whether two texts of `config.pbtxt` list different inputs or outputs.
+
+    A file may leave out `input` or `output`, because Triton can read them from the ONNX file.
+    """
+    before, after = (
+        _fields(word for word in _TOKEN.findall(text) if word[0] not in "#,;:")
+        for text in (old, new)
+    )
+    return any(
+        before.get(field) and _tensors(before[field]) != _tensors(after[field])
+        for field in ("input", "output")
+    )
+
+
+def _fields(words: Iterator[str]) -> Fields:
+    """Return the fields of a protobuf message from its words, up to the end of the message.
+
+    The words contain no comments and no optional punctuation. Protobuf would need Triton's schema.
+    """
+    found: Fields = {}
+    for name in words:
+        if name in ("}", ">"):
+            break
+        first = next(words, "")
+        values = takewhile(lambda word: word != "]", words) if first == "[" else [first]
+        found.setdefault(name, []).extend(
+            _fields(words) if word in ("{", "<") else word.strip("\"'") for word in values
+        )
+    return found
+
+
+def _tensors(values: "list[str | Fields]") -> set[str]:
+    """Return a text with the name, type and shape of each tensor."""
+    keys = ("name", "data_type", "dims")
+    return {str([tensor.get(key) for key in keys]) for tensor in values if isinstance(tensor, dict)}
 
 
 def _tensor(tensor: keras.KerasTensor) -> str:

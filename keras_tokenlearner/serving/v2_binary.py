@@ -10,13 +10,16 @@ if TYPE_CHECKING:
     from kserve import InferInput, InferRequest
 
 
-def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferRequest":
+def read_v2(
+    body: bytes, headers: Mapping[str, str], model_name: str, version: str | None = None
+) -> "InferRequest":
     """Parse the body of a V2 request, and check that every field has the type of the protocol.
 
     Args:
         body: JSON, followed by binary tensors, if any.
         headers: Headers of the request, in lower case.
         model_name: Name of the model.
+        version: Version of the model in the URL, if any.
 
     Returns:
         A `kserve.InferRequest`.
@@ -68,6 +71,7 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
         contents or None,
         parameters=_parameters(fields),
         request_outputs=outputs or None,
+        model_version=version,
     )
 
 

@@ -63,8 +63,8 @@ def _check_counts(content: bytes, kind: "Descriptor") -> None:
         fields, values = fields + 1, values + count
         if fields > MAX_FIELDS or values > MAX_ITEMS:
             raise ValueError(
-                f"a message must have at most {MAX_FIELDS} fields and {MAX_ITEMS} values; got more "
-                f"in {len(content)} bytes; send arrays as raw_input_contents"
+                f"a message must have at most {MAX_FIELDS} fields and {MAX_ITEMS} values. This "
+                f"message of {len(content)} bytes has more; send arrays as raw_input_contents"
             )
 
 

@@ -52,7 +52,8 @@ def exported_version(model: str | os.PathLike[str]) -> Path | None:
 def is_a_version(path: Path, file: str) -> bool:
     """Return whether a path is a version of a model, instead of the folder of its versions.
 
-    A number next to the versions counts as a version, even if no folder has this name.
+    A path whose name is a number also counts as a version if a sibling folder is a version. The
+    path itself need not exist.
 
     Args:
         path: `pathlib.Path` of a folder.

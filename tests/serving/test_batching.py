@@ -99,7 +99,7 @@ def test_batcher_skips_waiting_rows_of_cancelled_requests():
     assert [rows for _, rows in double.batches] == [[0], [3]]
 
 
-def test_batcher_with_a_wrong_number_of_answers_fails_every_row():
+def test_batcher_with_a_wrong_number_of_results_fails_every_row():
     async def ask():
         batcher = Batcher(lambda key, rows: [])
         tasks = [batcher.answer("a", n) for n in range(3)]

@@ -161,6 +161,51 @@ def test_demo_page_camera_stops_after_escape_and_classifies_a_taken_picture(tab,
     assert tab.value("document.getElementById('view').width") > 100
 
 
+def test_demo_page_shows_the_newest_picture_also_if_an_older_one_is_decoded_later(
+    tab, address, tmp_path
+):
+    image_module = pytest.importorskip("PIL.Image", reason="writes and reads the image files")
+    image_module.new("RGB", (40, 20), "red").save(tmp_path / "small.png")
+    tab.open(address, *DESKTOP)
+    tab.value(
+        "(() => { const decode = createImageBitmap; window.createImageBitmap = async (file) => {"
+        "if (file.name === 'flower.jpg') await new Promise((go) => (window.decodeLate = go));"
+        "return decode(file); }; })()"
+    )
+    tab.choose("#file", photograph())
+    tab.wait("Boolean(window.decodeLate)")
+    tab.choose("#file", tmp_path / "small.png")
+    tab.wait(DONE)
+    tab.value("decodeLate(), new Promise((done) => setTimeout(done, 500))")
+    assert tab.value("document.getElementById('view').height") == 1200 / 2
+
+
+@pytest.mark.parametrize("pending", ["permission", "video"])
+def test_demo_page_camera_started_twice_leaves_no_camera_on(tab, address, pending):
+    """The second click arrives before the permission, or before the video plays."""
+    tab.open(address, *PHONE)
+    tab.value(
+        "(() => { const media = navigator.mediaDevices, get = media.getUserMedia.bind(media);"
+        "window.tracks = []; media.getUserMedia = async (wanted) => { const found = await "
+        "get(wanted); tracks.push(...found.getTracks()); return found; }; })()"
+    )
+    tab.value(
+        "(() => { const play = video.play.bind(video); window.plays = 0;"
+        f"const waits = {int(pending == 'video')};"
+        "video.play = async () => { if (++plays <= waits) await new Promise((go) => "
+        "(window.playLate = go)); return play(); }; window.playLate = () => {}; })()"
+    )
+    tab.value("camera.click()" if pending == "video" else "camera.click(), camera.click()")
+    if pending == "video":
+        tab.wait("plays === 1")
+        tab.value("camera.click()")
+    tab.wait("tracks.length === 2 && !video.hidden && video.videoWidth > 0")
+    tab.value("playLate()")
+    assert sorted(tab.value("tracks.map((track) => track.readyState)")) == ["ended", "live"]
+    tab.press("Escape")
+    assert tab.value("tracks.every((track) => track.readyState === 'ended')")
+
+
 def test_demo_page_controls_have_names_for_screen_readers(tab, address):
     tab.open(address, *PHONE)
     tab.choose("#file", photograph())

@@ -79,7 +79,7 @@ def test_last_activation_of_a_nested_model_is_found():
 
 
 @pytest.mark.once("torch")
-def test_own_class_names_of_a_nested_model_need_its_classes_in_their_order():
+def test_own_class_names_of_a_nested_model_require_all_its_classes_in_the_same_order():
     inner, inputs = ends_in(layers.Dense(3, "softmax")), keras.Input((8, 8, 3))
     inner.class_names = ["cat", "dog", "owl"]
     outputs = inner(inputs)
@@ -235,7 +235,7 @@ def test_exported_multi_label_model_has_sigmoid_probabilities_and_the_classes_of
 
 
 @pytest.mark.once("torch")
-def test_export_with_class_names_without_top_or_of_wrong_values_raises(tmp_path):
+def test_export_with_class_names_for_features_or_of_wrong_values_raises(tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     features = create_model(NAME, include_top=False, pooling="avg")
     with pytest.raises(ValueError, match="class_names"):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import re
+import socket
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from keras_tokenlearner.serving import demo, guard, serve
 from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.current_model import Loaded
 from keras_tokenlearner.serving.kserve_server import page_app
+from keras_tokenlearner.serving.local import _free_ports
 from keras_tokenlearner.serving.page import answers
 from keras_tokenlearner.serving.page.exported import ExportedPage, check_page
 from keras_tokenlearner.serving.page.loaded import LoadedPage
@@ -84,7 +86,7 @@ def check(answer, probabilities, maps):
 
 
 @on_torch
-def test_demo_page_answer_has_the_classes_and_the_maps_of_the_model(model, asked):
+def test_demo_page_response_has_the_classes_and_the_maps_of_the_model(model, asked):
     answer = asked.post("/page/answer", content=JPEG, headers=IMAGE)
     assert answer.status_code == 200
     found = answer.json()
@@ -96,7 +98,7 @@ def test_demo_page_answer_has_the_classes_and_the_maps_of_the_model(model, asked
 
 
 @on_torch
-def test_demo_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
+def test_demo_page_response_for_fewer_tokens_equals_a_model_of_that_many_tokens():
     model = randomised(kt.retrofit(kt.create_model("vit_pico8", classes=5), at=1, num_tokens=6))
     pixels = fit_image(decode_image(JPEG), (32, 32, 3))[None].astype("float32")
     with client(LoadedPage(model)) as asked:
@@ -110,7 +112,7 @@ def test_demo_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
 
 
 @on_torch
-def test_demo_page_of_learners_with_6_and_3_tokens_offers_1_to_3_and_6():
+def test_demo_page_of_token_learners_with_6_and_3_tokens_offers_1_to_3_and_6_tokens():
     inputs = keras.Input((8, 8, 3))
     tokens = [
         kt.layers.TokenLearner(count, "mlp", grid=(8, 8), position_bias=True)(inputs)
@@ -140,7 +142,7 @@ def test_demo_page_of_a_quantized_model_has_the_classes_of_the_model_and_a_hint(
 
 
 @on_torch
-def test_demo_page_of_a_model_around_a_named_model_has_its_class_names_and_names_it_in_the_hint():
+def test_demo_page_of_a_nested_model_shows_the_class_names_and_name_of_the_inner_model():
     images = keras.layers.RandomFlip()(keras.Input((32, 32, 3)))
     options = {"classes": 2, "class_names": ["cat", "dog"], "input_tensor": images}
     model = kt.create_model("tokenlearner_pico8_4at1", name="inside", **options)
@@ -180,13 +182,13 @@ def test_demo_page_of_a_model_without_token_learner_has_classes_and_no_maps():
 
 
 @on_torch
-def test_demo_page_of_a_model_without_token_learner_and_a_number_of_tokens_raises():
+def test_demo_page_with_a_number_of_tokens_for_a_model_without_token_learner_raises():
     with pytest.raises(ValueError, match="TokenLearner"):
         LoadedPage(kt.create_model("vit_pico8", classes=3), tokens=[4])
 
 
 @on_torch
-def test_demo_page_with_a_late_answer_returns_status_503_and_states_the_time_limit(
+def test_demo_page_with_a_late_prediction_returns_status_503_and_states_the_time_limit(
     page, asked, monkeypatch
 ):
     def answer_late(count, rows):
@@ -248,7 +250,7 @@ def test_demo_page_decodes_pictures_outside_the_thread_of_the_model(page, asked,
 
 
 @on_torch
-def test_demo_page_files_are_served_and_name_no_other_address(asked):
+def test_demo_page_files_are_served_and_refer_to_no_other_server(asked):
     html = asked.get("/").text
     named = {f"/{path}" for path in re.findall(r'(?:src|href)="([^"]+)"', html)}
     assert named <= set(FILES) and len(named) == 3
@@ -328,9 +330,10 @@ def test_demo_of_a_name_ignores_an_exported_model_in_a_folder_of_this_name(tmp_p
         pages.append((page, port))
 
     monkeypatch.setattr(sys.modules[demo.__module__], "run_page", run_page)
-    demo("vit_pico8", weights="random", port=np.int64(8081))
+    (free,) = _free_ports(1)
+    demo("vit_pico8", weights="random", port=np.int64(free))
     ((page, port),) = pages
-    assert (page.about["model"], port, type(port)) == ("vit_pico8", 8081, int)
+    assert (page.about["model"], port, type(port)) == ("vit_pico8", free, int)
     with pytest.raises(ValueError, match=r"model='\./vit_pico8'"):
         demo("./vit_pico8")
 
@@ -343,6 +346,37 @@ def test_demo_of_a_name_ignores_an_exported_model_in_a_folder_of_this_name(tmp_p
 def test_demo_with_a_wrong_argument_raises_before_it_loads_the_model(argument, value):
     with pytest.raises(ValueError, match=f"demo: `{argument}`.*{argument}="):
         demo("no_such_model", **{argument: value})
+
+
+@on_torch
+@pytest.mark.parametrize("start", [demo, serve])
+def test_server_on_a_taken_port_or_a_wrong_host_raises_before_it_loads_the_model(start, tmp_path):
+    model = "no_such_model"
+    if start is serve:
+        model = tmp_path
+        (tmp_path / "saved_model.pb").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, (free,) = taken.getsockname()[1], _free_ports(1)
+        ports = [{"port": port}]
+        if start is serve:
+            ports += [{"port": free, "grpc_port": port}, {"port": free, "grpc_port": free}]
+        for wrong in ports:
+            name, number = list(wrong.items())[-1]
+            with pytest.raises(OSError, match=f"{start.__name__}: .*`{name}`.* {name}={number}"):
+                start(model, **wrong)
+    for host in ("192.0.2.1", "a..b"):  # neither needs a name server
+        with pytest.raises(OSError, match=f"{start.__name__}: .*host='{host}'"):
+            start(model, host=host, port=free)
+    for host in (5, "", None):
+        with pytest.raises(ValueError, match=f"{start.__name__}: `host`.*host={host!r}"):
+            start(model, host=host)
+
+
+@on_torch
+@pytest.mark.parametrize("name", [5, "", "pets/1"])
+def test_serve_with_a_wrong_name_raises_before_it_loads_the_model(name):
+    with pytest.raises(ValueError, match=f"serve: `name` .*name={name!r}"):
+        serve("no_such_model", name=name)
 
 
 @on_torch
@@ -380,8 +414,10 @@ def test_serve_has_no_demo_page_by_default_and_a_demo_page_with_page_true(
         assert type(current.max_batch) is type(port) is int
 
     monkeypatch.setattr(sys.modules[serve.__module__], "run", run)
-    serve(exported_pico[1])
-    serve(exported_pico[1], page=True, port=np.int64(8080), max_batch=np.int64(4))
+    port, grpc_port = _free_ports(2)
+    serve(exported_pico[1], port=port, grpc_port=grpc_port)
+    numbers = {"port": np.int64(port), "grpc_port": np.int64(grpc_port), "max_batch": np.int64(4)}
+    serve(exported_pico[1], page=True, **numbers)
     assert pages[0] is None
     assert "export --return-maps" in pages[1].about["hint"]
 

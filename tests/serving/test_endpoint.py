@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from keras_tokenlearner.serving import guard
 from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.current_model import Loaded
+from keras_tokenlearner.serving.payloads import V1Request
 from tests.serving.answers import b64
 
 kserve = pytest.importorskip("kserve", reason="the server is KServe")
@@ -24,7 +26,7 @@ pytestmark = pytest.mark.once("tensorflow")
 class Model:
     """Answers with the length of an image. Large images wait for `release`."""
 
-    max_pixels, inputs, outputs = 10**9, {}, {}
+    max_pixels, inputs, outputs, folder = 10**9, {}, {}, Path("x/1")
 
     def __init__(self):
         self.release, self.decoded = threading.Event(), []
@@ -57,13 +59,17 @@ class Model:
         return [{"length": np.array(row["pixels"])} for row in rows]
 
 
+def loaded(model):
+    return Loaded(model, Batcher(model.answer, 4))
+
+
 def endpoint_of(model):
-    loaded = Loaded(model, Batcher(model.answer, 4))
-    return serve._endpoint("x", SimpleNamespace(now=loaded))
+    return serve._endpoint("x", SimpleNamespace(now=loaded(model)))
 
 
-def body(*contents):
-    return json.dumps({"instances": [b64(content) for content in contents]}).encode()
+def body(*contents, version=None):
+    instances = [b64(content) for content in contents]
+    return V1Request(json.dumps({"instances": instances}).encode(), version)
 
 
 def test_endpoint_answers_small_images_while_large_images_are_decoded():
@@ -100,7 +106,7 @@ def test_endpoint_with_a_damaged_image_raises_invalid_input_and_ends_the_request
     assert len(model.decoded) < 10
 
 
-def test_endpoint_with_a_late_answer_raises_model_not_ready_and_states_the_limit(monkeypatch):
+def test_endpoint_with_a_late_prediction_raises_model_not_ready_and_states_the_limit(monkeypatch):
     monkeypatch.setattr(guard, "ANSWER_SECONDS", 0.05)
     model = Model()
     endpoint = endpoint_of(model)
@@ -110,3 +116,35 @@ def test_endpoint_with_a_late_answer_raises_model_not_ready_and_states_the_limit
         finally:
             model.release.set()
     assert caught.value.reason == str(caught.value)
+
+
+class Replaced:
+    """A substitute for `CurrentModel`: each access to `now` returns the next version."""
+
+    def __init__(self):
+        self.count = 0
+
+    @property
+    def now(self):
+        self.count += 1
+        model = Model()
+        model.folder = Path(f"x/{self.count}")
+        model.answer = lambda key, rows, version=self.count: [{"version": np.array(version)}]
+        return loaded(model)
+
+
+def test_endpoint_request_for_a_version_is_never_answered_by_a_newer_version():
+    current = Replaced()
+    endpoint = serve._endpoint("x", current)
+    asked = asyncio.run(endpoint.predict(body(b"a", version="1")))
+    assert (asked, current.count) == ({"predictions": [1]}, 1)
+    for request in (
+        body(b"a", version="1"),
+        kserve.InferRequest("x", [], model_version="1"),
+    ):
+        with pytest.raises(kserve.errors.ModelNotFound, match="version 1"):
+            asyncio.run(endpoint.predict(request))
+    # Version 4 answers, so this is the error of a request without inputs.
+    with pytest.raises(kserve.errors.InvalidInput, match="inputs"):
+        asyncio.run(endpoint.predict(kserve.InferRequest("x", [], model_version="4")))
+    assert current.count == 4

@@ -16,7 +16,7 @@ import pytest
 
 from keras_tokenlearner import create_model, export
 from keras_tokenlearner.analysis import token_maps
-from keras_tokenlearner.data import resizing
+from keras_tokenlearner.data import preprocess_image, resizing
 from keras_tokenlearner.layers.activations import gelu_tanh
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving import writing
@@ -206,7 +206,7 @@ def test_export_of_a_saved_model_to_the_path_of_a_file_raises(tmp_path):
 
 
 @pytest.mark.once("torch")
-def test_export_to_one_version_of_a_model_raises_and_writes_nothing(tmp_path, monkeypatch):
+def test_export_to_the_path_of_one_model_version_raises_and_writes_nothing(tmp_path, monkeypatch):
     """Servers ignore a version inside of a version."""
     monkeypatch.setattr(type(FORMATS["onnx"]), "check_installed", lambda self: None)
     for file in ("pets/1/saved_model.pb", "birds/1/model.onnx"):
@@ -256,7 +256,7 @@ def test_export_by_a_second_process_of_a_model_with_own_classes_raises_and_write
     ],
     ids=["dense", "activation", "lambda layer", "initializer", "own function", "keras function"],
 )
-def test_check_classes_of_a_function_that_no_other_process_loads_raises(layer, wanted):
+def test_check_classes_of_a_function_that_other_processes_cannot_load_raises(layer, wanted):
     model = keras.Sequential([keras.Input((8,)), layer()])
     with pytest.raises(ValueError, match=f"export: .*model '{model.name}'.*{wanted}"):
         writing.check_classes(model, "saved_model")
@@ -293,7 +293,7 @@ def test_export_of_a_model_whose_output_is_in_a_list_or_dictionary_equals_the_mo
 
 
 @pytest.mark.once("torch")
-def test_export_of_numpy_scalars_passes_plain_numbers_to_the_writers(tmp_path, monkeypatch):
+def test_export_with_numpy_scalars_passes_plain_numbers_to_the_writers(tmp_path, monkeypatch):
     passed = []
     module = sys.modules[export.__module__]
     monkeypatch.setattr(module, "write", lambda *arguments: passed.append(arguments[-1]))
@@ -306,7 +306,7 @@ def test_export_of_numpy_scalars_passes_plain_numbers_to_the_writers(tmp_path, m
 
 
 @pytest.mark.once("torch")
-def test_export_of_a_file_of_another_shape_than_the_model_raises(tmp_path, monkeypatch):
+def test_exported_file_with_another_output_shape_than_the_model_raises(tmp_path, monkeypatch):
     """Numpy would broadcast the shapes and find a difference of 0."""
     module = sys.modules[export.__module__]
     monkeypatch.setattr(module, "write", lambda *arguments: None)
@@ -318,6 +318,45 @@ def test_export_of_a_file_of_another_shape_than_the_model_raises(tmp_path, monke
     with pytest.raises(RuntimeError, match=r"\(1, 3, 2\)"):
         export(create_model("vit_pico8", classes=2), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.once("torch")
+def test_exported_file_with_nan_in_the_second_output_row_raises_and_leaves_no_file(
+    tmp_path, monkeypatch
+):
+    """The check runs one row, then three rows."""
+    module = sys.modules[export.__module__]
+    model = create_model("vit_pico8", classes=2)
+
+    def answer(images):
+        found = model.predict(images.astype("float32"), verbose=0)
+        found[1:] = np.nan
+        return {"probabilities": found}
+
+    monkeypatch.setattr(module, "write", lambda *arguments: None)
+    monkeypatch.setattr(module, "load_exported", lambda *arguments: answer)
+    with pytest.raises(RuntimeError, match="export: .*finite.*nan"):
+        export(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.once("torch")
+def test_export_by_a_second_process_keeps_the_attribute_preprocessing_of_a_model(tmp_path):
+    """`create_model(input_tensor=x)` sets the attribute. A `.keras` file does not store it."""
+    rule = Preprocessing(resize_mode="squash", interpolation="bicubic", crop_fraction=0.8)
+    flipped = keras.layers.RandomFlip()(keras.Input((32, 32, 3)))
+    named = create_model("vit_pico8", classes=2, preprocessing=rule, input_tensor=flipped)
+    pixels = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten()])
+    pixels.preprocessing = named.preprocessing
+    path = export(pixels, tmp_path, check=False).path
+    metadata = json.loads((path / METADATA).read_text())
+    assert Preprocessing(**metadata["resize"]) == rule
+    image = np.random.default_rng(0).integers(0, 256, (40, 90, 3)).astype("uint8")
+    found = tf.saved_model.load(str(path)).images(image[None])["features"]
+    right = preprocess_image(image, (32, 32, 3), rule).ravel()
+    assert np.abs(found[0] - right).max() < 2
+    central = keras.ops.convert_to_numpy(resizing(32, 32)(image.astype("float32")))
+    assert np.abs(central.ravel() - right).max() > 20  # the resize matters
 
 
 @pytest.mark.once("tensorflow")
@@ -337,7 +376,8 @@ def test_metadata_of_a_model_that_fits_the_longest_edge_describe_the_padding():
     preprocessing = Preprocessing(mean=(0.5, 0.2, 0.1), std=(0.5, 0.5, 0.5), resize_mode="longest")
     model = create_model("vit_pico8", classes=2, preprocessing=preprocessing)
     options = {"class_names": None, "activation": "softmax", "frame_step": None}
-    found = metadata_of(model, options | {"precision": None, "provenance": None})
+    options |= {"preprocessing": preprocessing.fields(), "precision": None, "provenance": None}
+    found = metadata_of(model, options)
     assert "longest" in found["preprocessing"]
     assert "padded on both sides with the colour [128, 51, 26]" in found["preprocessing"]
 
@@ -453,6 +493,7 @@ def test_export_runs_no_code_from_the_current_folder(tmp_path, monkeypatch):
         "return_maps": False,
         "frame_step": None,
         "provenance": {"notes": "x" * 2**18},  # longer than an argument of a process
+        "preprocessing": None,
         "activation": "softmax",
         "is_applied": False,
         "precision": None,

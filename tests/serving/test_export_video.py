@@ -34,7 +34,7 @@ def expected(model, clips):
     return model.predict(np.stack([video.fit_clip(x, height, width) for x in clips]), verbose=0)
 
 
-def test_signature_named_clips_at_rate_gives_the_probabilities_of_video_batches_for_all_frames(
+def test_signature_named_clips_at_rate_for_all_frames_equals_the_model_on_video_batches(
     exported, tmp_path
 ):
     """All frames and their rate give the same clip as `VideoBatches` on the file."""

@@ -2,7 +2,9 @@
 
 import json
 import sys
+import tempfile
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +15,7 @@ from keras_tokenlearner._extras import library_of
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
+from keras_tokenlearner.serving import torch_formats
 from keras_tokenlearner.serving.formats import FORMATS
 from tests.test_extras import EXTRAS
 
@@ -137,6 +140,33 @@ def test_exported_int8_file_agrees_with_the_model_and_is_smaller(format, images,
     check(run, model, images, 2e-2)
     assert metadata["precision"] == "int8"
     assert path.stat().st_size < 0.45 * 4 * model.count_params()
+
+
+def test_exported_int8_onnx_file_of_a_large_model_is_one_file(images, tmp_path, monkeypatch):
+    """PyTorch stores the weights of models above a size in a second file, here of all models."""
+    skip_without("onnx")
+    from torch.onnx._internal.exporter import _onnx_program
+
+    if not hasattr(_onnx_program, "_LARGE_MODEL_THRESHOLD"):
+        pytest.skip("of the extra `formats`: this PyTorch has another name for the size")
+    monkeypatch.setattr(_onnx_program, "_LARGE_MODEL_THRESHOLD", 0)
+    folders = []
+
+    class Folder(tempfile.TemporaryDirectory):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            folders.append(Path(self.name))
+
+    monkeypatch.setattr(torch_formats.tempfile, "TemporaryDirectory", Folder)
+    model = create_model(NAME, weights="fashion_mnist")
+    sizes = {}
+    for precision in (None, "int8"):
+        path = tmp_path / str(precision) / "clothes.onnx"
+        export(model, path, top_k=3, format="onnx", precision=precision, check=False)
+        check(run_onnx(path)[1], model, images, 2e-2 if precision else 1e-4)
+        sizes[precision] = [file.name for file in sorted(path.parent.iterdir())]
+    assert sizes == {None: ["clothes.onnx", "clothes.onnx.data"], "int8": ["clothes.onnx"]}
+    assert len([folder for folder in folders if folder.is_relative_to(tmp_path / "int8")]) == 2
 
 
 @pytest.mark.parametrize("format", ["openvino", "pt2"])

@@ -80,8 +80,10 @@ def test_request_guard_passes_a_body_within_the_limits_unchanged():
         ([b"[1,", 1.0, b"2]"], {"body_seconds": 0.05}, 408),
         ([b"[" * 100], {}, 400),
         ([b"[]"], {"max_requests": 0}, 503),
+        ([b"x" * 60, b"x" * 60, b""], {"max_held": 100}, 503),
+        ([b"x" * 60, b"x" * 60, b"x" * 60], {"max_held": 100, "max_bytes": 150}, 413),
     ],
-    ids=["large body", "slow body", "deep body", "busy server"],
+    ids=["large body", "slow body", "deep body", "busy server", "full memory", "both sizes"],
 )
 def test_request_guard_refuses_a_request_beyond_a_limit_with_its_status(parts, limits, status):
     sent = run(echo, parts, **limits)
@@ -140,7 +142,57 @@ def test_request_guard_waiting_for_a_body_lets_other_requests_through():
     assert asyncio.run(both())[0]["status"] == 200
 
 
-def test_server_closes_idle_and_slow_connections_and_answers_others(monkeypatch):
+@pytest.mark.parametrize("end", ["body", "disconnect", "cancel"])
+def test_request_guard_counts_bytes_of_a_body_from_its_arrival_to_the_end_of_its_request(end):
+    """The first body fills 60 of 100 bytes, while it arrives and while it is answered."""
+
+    async def ask():
+        answering = asyncio.Event()
+
+        async def slow(scope, receive, send):
+            if (await receive())["body"].startswith(b"x" * 60):
+                await answering.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        guarded, rest = Guard(slow, max_held=100), asyncio.Queue()
+
+        def request(messages, method="POST"):
+            sent = []
+
+            async def send(message):
+                sent.append(message)
+
+            call = guarded(SCOPE | {"method": method}, messages.get, send)
+            return sent, asyncio.create_task(call)
+
+        async def status(size, method="POST"):
+            messages = asyncio.Queue()
+            messages.put_nowait({"type": "http.request", "body": b"y" * size})
+            sent, asked = request(messages, method)
+            await asyncio.wait_for(asked, 10)
+            return sent[0]["status"]
+
+        rest.put_nowait({"type": "http.request", "body": b"x" * 60, "more_body": True})
+        _, first = request(rest)
+        await asyncio.sleep(0.01)
+        found = [guarded.held, await status(50), await status(40), await status(0, "GET")]
+        if end == "cancel":
+            first.cancel()
+        elif end == "disconnect":
+            rest.put_nowait({"type": "http.disconnect"})
+        else:
+            rest.put_nowait({"type": "http.request", "body": b"x" * 10})
+            await asyncio.sleep(0.01)
+            assert (guarded.held, await status(40)) == (70, 503)
+            answering.set()
+        await asyncio.wait({first}, timeout=10)
+        return [*found, guarded.held, await status(100)]
+
+    assert asyncio.run(ask()) == [60, 503, 200, 200, 0, 200]
+
+
+def test_server_closes_idle_and_slow_connections_and_answers_other_clients(monkeypatch):
     """Sockets that send nothing or half a header are closed. Other requests are answered."""
     uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 0.4)
@@ -277,9 +329,10 @@ def test_listening_on_a_taken_port_raises_os_error():
             kserve_server._listen("127.0.0.1", port)
 
 
-def test_server_limits_of_body_size_and_depth_equal_the_documented_limits():
+def test_server_limits_of_body_size_and_json_depth_equal_the_documented_limits():
     from pathlib import Path
 
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
     assert f"{guard.MAX_BYTES // 2**20} MiB" in page
+    assert f"| bodies of all HTTP requests | {guard.MAX_HELD // 2**30} GiB" in page
     assert f"{guard.MAX_DEPTH} deep" in page

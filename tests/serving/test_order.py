@@ -183,7 +183,7 @@ def ask_grpc(server):
         (ask_v1, "served_model:decode_image", 2**16),
     ],
 )
-def test_large_valid_request_held_in_any_step_does_not_block_other_requests(
+def test_large_valid_request_paused_in_any_step_does_not_block_other_requests(
     holding, ask, place, least
 ):
     """A step on the event loop would delay all other requests until it ends."""

@@ -65,7 +65,7 @@ def test_predict_of_more_files_than_a_batch_equals_single_predictions(saved, exp
 
 
 @pytest.mark.once("torch")
-def test_predict_of_an_exported_model_with_weights_raises(saved, tmp_path):
+def test_predict_of_an_exported_model_with_the_argument_weights_raises(saved, tmp_path):
     folder, _ = saved
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").touch()
@@ -133,7 +133,7 @@ def test_predict_command_prints_a_line_per_file(saved):
     assert printed.splitlines()[1].startswith(str(folder / "b.png"))
 
 
-def test_predict_command_gives_equal_json_and_maps_for_keras_file_name_and_export(
+def test_predict_command_gives_equal_json_and_maps_for_a_keras_file_a_name_and_an_export(
     saved, exported, tmp_path
 ):
     folder, _ = saved
@@ -155,7 +155,7 @@ def test_predict_command_gives_equal_json_and_maps_for_keras_file_name_and_expor
 
 
 @pytest.mark.slow
-def test_predict_command_with_served_equals_the_model_for_a_jpeg(tmp_path):
+def test_predict_command_with_the_option_served_gives_the_prediction_of_the_model(tmp_path):
     """The command exports the model, starts a server and sends a request over HTTP."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     pytest.importorskip("kserve", reason="the server is KServe")
@@ -210,7 +210,7 @@ def test_predict_of_a_model_whose_output_is_in_a_dictionary_equals_the_plain_mod
 
 
 @pytest.mark.once("torch")
-def test_predict_of_a_model_around_a_named_model_keeps_its_class_names(saved, tmp_path):
+def test_predict_of_a_nested_model_has_the_class_names_of_the_inner_model(saved, tmp_path):
     images = keras.layers.RandomFlip()(keras.Input((32, 32, 3)))
     named = create_model("vit_pico8", classes=2, class_names=["cat", "dog"], input_tensor=images)
     named.save(tmp_path / "named.keras")

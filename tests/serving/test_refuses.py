@@ -111,6 +111,7 @@ def field(**changes):
     return {"inputs": [pixels | changes]}
 
 
+TEXTS = {"name": "encoded", "shape": [1], "datatype": "BYTES"}
 BAD_V2 = {
     "no inputs": ({"inputs": []}, "inputs"),
     "unknown input": (field(name="x"), "\\['x'\\]"),
@@ -129,6 +130,15 @@ BAD_V2 = {
     "deep data": (b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
     "other signature": (field() | {"parameters": {"signature_name": "x"}}, "signature_name.*'x'"),
     "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "JPEG, PNG"),
+    "nested text that is no image": (field(**TEXTS | {"data": [["YQ=="]]}), "JPEG, PNG.* 1 "),
+    "nested number as bytes": (field(**TEXTS | {"data": [[5]]}), "bytes.* int"),
+    "null as bytes": (field(**TEXTS | {"data": [None]}), "bytes.* NoneType"),
+    "number and text as bytes": (
+        field(**TEXTS | {"shape": [2], "data": [5, "YQ=="]}),
+        "bytes.* int",
+    ),
+    "ragged bytes": (field(**TEXTS | {"data": [["YQ=="], []]}), "equal"),
+    "nested text that is no base64": (field(**TEXTS | {"data": [["%"]]}), "base64"),
     "no lengths": (binary("encoded", [1], "BYTES", b"abcdefg"), "shape"),
     "huge binary size": (binary("images", [1, 1, 1, 3], "UINT8", b"abc", 10**18), str(10**18)),
     "trailing bytes": (binary("images", [1, 1, 1, 3], "UINT8", b"abcd", 3), " 1 more bytes"),
@@ -314,7 +324,7 @@ def test_grpc_large_messages_and_idle_channels_do_not_block_other_clients(served
     assert server.memory("VmHWM") - before < 300
 
 
-def test_grpc_clients_may_not_load_or_unload_models(served):
+def test_grpc_requests_to_load_or_unload_models_get_not_found(served):
     import grpc
     from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
     from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
@@ -387,7 +397,7 @@ OTHER_FORMATS = ("EPS", "TIFF", "AVIF", "ICO", "JPEG2000", "PCX", "PPM", "SGI", 
 
 
 @pytest.mark.parametrize("kind", OTHER_FORMATS)
-def test_server_refuses_images_of_other_formats_on_every_route(served, ask_grpc, kind):
+def test_server_refuses_images_of_unsupported_formats_on_every_route(served, ask_grpc, kind):
     import grpc
 
     _, server = served

@@ -27,7 +27,7 @@ from tests.serving.answers import (
     tensors,
 )
 
-pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pytest.importorskip("kserve", reason="the server is KServe")
 
 pytestmark = pytest.mark.once("tensorflow")
@@ -65,7 +65,7 @@ def test_v1_base64_with_line_breaks_url_alphabet_or_no_padding_is_read(served, f
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_v1_columnar_request_gets_a_columnar_answer(served, named):
+def test_v1_columnar_request_gets_a_columnar_response(served, named):
     model, server = served
     column = [b64(JPEG), b64(encode(PIXELS[:9], "PNG"))]
     status, answer = server.v1({"inputs": {"encoded": column} if named else column})
@@ -75,7 +75,7 @@ def test_v1_columnar_request_gets_a_columnar_answer(served, named):
     check(model, rows[1], encode(PIXELS[:9], "PNG"))
 
 
-def test_v1_columnar_answer_of_one_output_has_no_name(served):
+def test_v1_columnar_response_of_one_output_omits_the_output_name(served):
     model, server = served
     pixels = RANDOM.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     body = {"signature_name": "serve", "inputs": pixels.tolist()}
@@ -101,7 +101,7 @@ def test_v1_pixels_of_two_different_sizes_get_predictions(served):
         check(model, row, encode(image, "PNG"))
 
 
-def test_v1_row_answer_of_one_output_has_no_name(served):
+def test_v1_row_response_of_one_output_omits_the_output_name(served):
     model, server = served
     pixels = RANDOM.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     status, answer = server.v1({"signature_name": "serve", "instances": pixels.tolist()})
@@ -126,13 +126,21 @@ def test_v1_status_is_ready_for_the_model_and_404_for_other_names(served):
     assert server.ask("/v1/models/pico/versions/2")[0] == 404
 
 
-def test_v1_current_version_answers_and_another_version_gets_404(served):
+def test_v1_request_for_the_current_version_gets_predictions_and_for_version_2_gets_404(served):
     model, server = served
     body = {"instances": [b64(JPEG)]}
     status, answer = server.ask("/v1/models/pico/versions/1:predict", body)
     assert status == 200
     check(model, answer["predictions"][0])
     status, answer = server.ask("/v1/models/pico/versions/2:predict", body)
+    assert status == 404 and "version 2" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models/pico/versions/2:predict", "/v2/models/pico/versions/2/infer"]
+)
+def test_request_for_another_version_with_a_malformed_body_gets_404(served, path):
+    status, answer = served[1].ask(path, b"{")
     assert status == 404 and "version 2" in answer["error"]
 
 
@@ -200,6 +208,17 @@ def test_v2_base64_in_json_gets_the_predictions_of_the_model(served):
     found = tensors(answer)
     for row in range(2):
         check(model, {name: column[row].tolist() for name, column in found.items()})
+
+
+def test_v2_request_for_version_1_gets_status_200_and_for_version_2_status_404(served):
+    _, server = served
+    field = {"name": "encoded", "shape": [1], "datatype": "BYTES", "data": [b64(JPEG)["b64"]]}
+    asked = [
+        server.ask(f"/v2/models/pico/versions/{version}/infer", {"inputs": [field]})
+        for version in (1, 2)
+    ]
+    assert [status for status, _ in asked] == [200, 404]
+    assert "version 2" in asked[1][1]["error"]
 
 
 def test_v2_flat_pixels_with_one_requested_output_return_only_that_output(served):
@@ -323,6 +342,14 @@ def test_quickstart_server_runs_no_code_from_the_current_folder(
 def test_serve_of_a_folder_without_a_model_raises(tmp_path):
     with pytest.raises(ValueError, match="serve: `path` .*path="):
         serve(tmp_path)
+
+
+def test_served_model_without_the_signature_serving_default_raises(tmp_path):
+    module = tf.Module()
+    double = tf.function(lambda x: 2 * x, [tf.TensorSpec([None])])
+    tf.saved_model.save(module, str(tmp_path), {"double": double.get_concrete_function()})
+    with pytest.raises(ValueError, match=r"serve: `path` .*path=.*\['double'\]"):
+        ServedModel(tmp_path)
 
 
 def test_served_model_name_defaults_to_its_folder(tmp_path, monkeypatch):

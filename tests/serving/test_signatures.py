@@ -116,7 +116,7 @@ def test_decode_in_graph_of_damaged_files_terminates(decode):
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
 @pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)], ids=str)
-def test_resizing_of_checkpoint_in_graph_equals_the_host(resize_mode, interpolation, shape):
+def test_resizing_of_checkpoint_in_graph_equals_preprocess_image(resize_mode, interpolation, shape):
     rule = Preprocessing((0.4, 0.5, 0.6), (0.5,), None, resize_mode, interpolation, 0.9)
     fit = tf.function(
         resizing_of_checkpoint(shape, rule),

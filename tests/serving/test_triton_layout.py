@@ -2,18 +2,22 @@
 
 import functools
 import importlib.util
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model, export
-from keras_tokenlearner.serving.triton import triton_config
+from keras_tokenlearner.serving.formats import FORMATS
+from keras_tokenlearner.serving.triton import new_triton_files, triton_config
 from tests.skips import peer
 
 pytestmark = [pytest.mark.once("torch"), pytest.mark.peers]
 OPTIONS = {"class_names": None, "top_k": 3, "return_maps": False, "activation": "softmax"}
 OPTIONS |= {"is_applied": False, "frame_step": None, "provenance": None, "precision": None}
+OPTIONS |= {"preprocessing": None}
 
 
 @functools.cache
@@ -63,6 +67,69 @@ def test_triton_config_of_features_has_no_labels():
     assert list(output.dims) == list(model.output_shape[1:])
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("dynamic_batching { }", "dynamic_batching {\n  # ] {\n}"),
+        lambda text: text.replace("max_batch_size: 32", "max_batch_size: 8"),
+        lambda text: text.replace(" dims: [ 32, 32, 3 ]", "\n  dims: [32, 32,3],\n  # pixels\n"),
+        lambda text: text + 'parameters { key: "input" value { string_value: "[" } }\n',
+        lambda text: re.sub(r"(?m)^input .*\n", "", text),
+        lambda text: text[: text.index("input [")],
+        lambda text: text.replace('name: "images"', 'name: "images" format: FORMAT_NHWC'),
+        lambda text: re.sub(r"(data_type: \w+) (dims: \[.*?\])", r"\2 \1", text),
+        lambda text: text.replace("dims: [ 2 ]", "dims: 2").replace("[ 32,", "32, dims: ["),
+        lambda text: text.replace('"images"', "'images'"),
+        lambda text: text.replace("input [ {", "input {").replace("} ]\noutput", "};\noutput"),
+        lambda text: re.sub(r"(?m)^(  { name: .prob.*),\n(.*),$", r"\2,\n\1,", text),
+        lambda text: text.replace(' label_filename: "labels.txt"', ""),
+    ],
+    ids=[
+        *("batching", "batch size", "layout", "parameters", "no input", "no tensors", "format"),
+        *("order of fields", "repeated dims", "quotes", "one input", "order of outputs", "labels"),
+    ],
+)
+def test_triton_files_of_a_second_export_leave_an_edited_config_unchanged(edit, tmp_path):
+    model, options = create_model("vit_pico8", classes=2), OPTIONS | {"class_names": ["a", "b c"]}
+    files = new_triton_files(model, tmp_path, options)
+    assert list(files) == ["labels.txt", "config.pbtxt"]
+    edited = edit(files["config.pbtxt"])
+    assert edited != files["config.pbtxt"]
+    if importlib.util.find_spec("tritonclient"):
+        parsed(edited)
+    (tmp_path / "config.pbtxt").write_text(edited)
+    assert list(new_triton_files(model, tmp_path, options)) == ["labels.txt"]
+    (tmp_path / "labels.txt").write_text(files["labels.txt"])
+    assert new_triton_files(model, tmp_path, options) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "file"),
+    [
+        ({"class_names": ["a", "c"]}, "labels.txt"),
+        ({"top_k": 1}, "config.pbtxt"),
+        ({"activation": "linear", "class_names": None}, "config.pbtxt"),
+    ],
+)
+def test_triton_export_of_another_model_than_the_existing_files_describe_raises_before_work(
+    changes, file, tmp_path, monkeypatch
+):
+    module = sys.modules[export.__module__]
+    monkeypatch.setattr(type(FORMATS["onnx"]), "check_installed", lambda self: None)
+    monkeypatch.setattr(module, "write", lambda *arguments: pytest.fail("the export begins"))
+    model, options = create_model("vit_pico8", classes=2), OPTIONS | {"class_names": ["a", "b"]}
+    for name, text in new_triton_files(model, tmp_path, options).items():
+        (tmp_path / name).write_text(text)
+    before = [path.read_bytes() for path in sorted(tmp_path.rglob("*"))]
+    arguments = {"class_names": ["a", "b"], "top_k": 3, "activation": None} | changes
+    arguments["classifier_activation"] = arguments.pop("activation")
+    if arguments["classifier_activation"] == "linear":
+        model = create_model("vit_pico8", classes=2, classifier_activation=None)
+    with pytest.raises(ValueError, match=f"export: {file} in `path` .*path='"):
+        export(model, tmp_path, format="onnx", layout="triton", **arguments)
+    assert [path.read_bytes() for path in sorted(tmp_path.rglob("*"))] == before
+
+
 def test_triton_layout_has_versions_of_the_onnx_file(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="of the extra `formats`")
     pytest.importorskip("onnxscript", reason="of the extra `formats`")
@@ -81,7 +148,7 @@ def test_triton_layout_has_versions_of_the_onnx_file(tmp_path):
     assert [list(x.shape[1:]) for x in found] == [list(output.dims) for output in config.output]
 
 
-def test_triton_layout_of_another_format_raises(tmp_path):
+def test_triton_layout_of_pt2_and_an_unknown_layout_raise(tmp_path):
     with pytest.raises(ValueError, match="format='pt2'"):
         export(create_model("vit_pico8", classes=2), tmp_path / "x", format="pt2", layout="triton")
     with pytest.raises(ValueError, match="layout='kserve'"):

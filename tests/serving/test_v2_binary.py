@@ -1,5 +1,6 @@
 """Bodies of V2 requests (Open Inference Protocol), in JSON and with binary tensors."""
 
+import base64
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 pytest.importorskip("kserve", reason="the server is KServe")
 
+from keras_tokenlearner.serving.payloads import _v2_column  # noqa: E402
 from keras_tokenlearner.serving.v2_binary import read_v2  # noqa: E402
 
 pytestmark = pytest.mark.once("tensorflow")
@@ -38,6 +40,16 @@ def test_read_v2_of_binary_tensors_returns_their_values():
     first, second = read_v2(body, headers, "pico").inputs
     np.testing.assert_array_equal(first.as_numpy().ravel(), [1, 2, 3])
     np.testing.assert_array_equal(second.as_numpy().ravel(), [4, 5, 6])
+
+
+def test_v2_column_of_nested_base64_has_bytes_in_the_shape_of_the_request():
+    rows = [[b"a", b"\xff\x00", b"c"], [b"d", b"e", b"f"]]
+    nested = [[base64.b64encode(content).decode() for content in row] for row in rows]
+    for data in (nested, nested[0] + nested[1]):
+        field = {"name": "encoded", "shape": [2, 3], "datatype": "BYTES", "data": data}
+        found = read_v2(json.dumps({"inputs": [field]}).encode(), {}, "pico").inputs[0]
+        column = _v2_column(found, None)
+        assert (column.tolist(), column.dtype) == (rows, object)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,10 @@ class ExportedPage:
 
     @property
     def about(self) -> About:
-        """Facts about the current version, for the page."""
+        """Facts about the newest version of the model, such as its input shape.
+
+        The demo page shows these facts.
+        """
         model = self.current.now.model
         maps = model.outputs.get("token_maps")
         return {

@@ -11,6 +11,7 @@ let answer = null; // the server's answer, with its maps enlarged
 let chosen = ALL; // the shown maps: all, none, or the index of a token
 let asking = null; // aborts the current request
 let stream = null; // video of the camera
+let newest = 0; // number of the newest choice of a picture or the camera
 
 // ---------------------------------------------------------------- the model
 
@@ -60,11 +61,17 @@ function showCount() {
 
 async function show(file) {
   say("");
+  const mine = ++newest;
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
   } catch {
+    if (mine !== newest) return;
     say("The browser cannot read this file. Choose a JPEG, PNG, WebP, GIF or BMP file.");
+    return;
+  }
+  if (mine !== newest) {
+    bitmap.close(); // a newer picture or the camera was chosen meanwhile
     return;
   }
   stopCamera();
@@ -276,16 +283,36 @@ async function startCamera() {
     say("Browsers allow the camera only over HTTPS or for pages of this machine.");
     return;
   }
+  const mine = ++newest;
+  let found;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    found = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
   } catch (error) {
-    say(`The camera cannot be used: ${error.message || error.name}.`);
+    if (mine === newest) say(`The camera cannot be used: ${error.message || error.name}.`);
     return;
   }
+  if (mine !== newest) {
+    for (const track of found.getTracks()) track.stop(); // it would stay on
+    return;
+  }
+  stopCamera(); // an earlier click may have turned it on
+  stream = found;
   $("video").srcObject = stream;
-  await $("video").play();
+  try {
+    await $("video").play();
+  } catch (error) {
+    if (stream !== found) return; // stopped or replaced meanwhile
+    stopCamera();
+    say(`The video of the camera cannot be shown: ${error.message || error.name}.`);
+    return;
+  }
   showCamera();
   $("take").focus();
+}
+
+function leaveCamera() {
+  newest += 1; // also stops a camera that has not started yet
+  stopCamera();
 }
 
 function stopCamera() {
@@ -323,7 +350,7 @@ $("file").addEventListener("change", () => {
 });
 $("camera").addEventListener("click", startCamera);
 $("take").addEventListener("click", take);
-$("stop").addEventListener("click", stopCamera);
+$("stop").addEventListener("click", leaveCamera);
 $("tokens").addEventListener("input", showCount);
 $("tokens").addEventListener("input", ask);
 $("layer").addEventListener("change", () => {
@@ -331,7 +358,7 @@ $("layer").addEventListener("change", () => {
   draw();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") stopCamera();
+  if (event.key === "Escape") leaveCamera();
 });
 document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find((found) => found.type.startsWith("image/"));
