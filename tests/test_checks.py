@@ -61,7 +61,7 @@ def test_check_numbers_returns_a_tuple_of_floats():
 @pytest.mark.parametrize(
     "value", ["0.5", None, True, (), (0.5, "a"), [float("nan")], 1j, {0.5}], ids=repr
 )
-def test_check_numbers_of_another_type_or_value_raises(value):
+def test_check_numbers_of_a_wrong_type_or_value_raises(value):
     refused(
         lambda: checks.check_numbers("Owner", "mean", value, "numbers"),
         "Owner: `mean` must be numbers",
@@ -79,11 +79,46 @@ def test_check_names_returns_a_tuple_of_plain_strings():
 @pytest.mark.parametrize(
     "value", ["ab", ["a"], ["a", 1], np.array([["a", "b"]]), None, 2], ids=repr
 )
-def test_check_names_of_another_type_or_number_raises(value):
+def test_check_names_of_a_wrong_type_or_number_raises(value):
     refused(
         lambda: checks.check_names("Owner", "names", value, 2, "words"),
         "Owner: `names` ",
         f"names={value!s}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "others"),
+    [
+        (["a", "b"], ["a", "c"]),
+        (["maillot", "maillot", "x"], ["maillot", "tank suit", "x"]),
+        (["tank suit", "maillot", "x"], ["maillot", "maillot", "x"]),
+        (["Crane", "crane", "x"], ["x", "crane", "machine"][::-1]),
+        (["1", "2", "3"], ["0", "1", "2"]),
+        (None, ["a"]),
+        (["a"], None),
+    ],
+    ids=str,
+)
+def test_check_order_of_synonyms_duplicates_or_default_names_passes(names, others):
+    checks.check_order("Owner", "model", names, others, "`data`", "fix it")
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "one"),
+    [
+        (["a", "b"], ["b", "a"], "a"),
+        (["Cat", "dog"], ["dog", "cat"], "Cat"),
+        (["x", "x", "b", "c"], ["x", "x", "c", "b"], "b"),
+        (["0", "1", "2"], ["0", "2", "1"], "1"),
+    ],
+    ids=str,
+)
+def test_check_order_of_names_at_other_indices_raises(names, others, one):
+    refused(
+        lambda: checks.check_order("Owner", "model", names, others, "`data`", "fix it"),
+        "Owner: ",
+        f"{one!r} as class {names.index(one)} of `model`",
     )
 
 
@@ -108,7 +143,7 @@ def test_check_bool_of_a_boolean_returns_a_bool():
 @pytest.mark.parametrize(
     "value", [0, 1, "False", "", None, 1.0, np.int64(1), [True], [], 10**18], ids=repr
 )
-def test_check_bool_of_another_type_raises(value):
+def test_check_bool_of_a_wrong_type_raises(value):
     refused(lambda: checks.check_bool("Owner", "use_norm", value), f"Received: use_norm={value!r}")
 
 
@@ -129,7 +164,7 @@ def test_check_int_above_its_maximum_raises(value):
 
 
 @pytest.mark.parametrize("value", [8, (8,), (1, 2, 3, 4), "14", {2, 3}, None], ids=repr)
-def test_check_ints_of_another_type_or_length_raises(value):
+def test_check_ints_of_a_wrong_type_or_length_raises(value):
     refused(
         lambda: checks.check_ints("Owner", "grid", value, lengths=(2, 3)),
         "Owner: `grid` ",
@@ -207,7 +242,7 @@ def test_check_not_negative_of_a_negative_value_raises(value):
 
 
 @pytest.mark.parametrize("value", [0, 1, np.array([1, 2]), [1], {}, True], ids=repr)
-def test_check_choice_of_another_type_raises(value):
+def test_check_choice_of_a_wrong_type_raises(value):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", False)), "form=")
 
 

@@ -34,7 +34,7 @@ from keras_tokenlearner.models.vision_model import (
     is_input,
 )
 from keras_tokenlearner.presets.addresses import is_address, parse_address
-from keras_tokenlearner.presets.build import build_model
+from keras_tokenlearner.presets.build import are_other_classes, build_model
 from keras_tokenlearner.presets.from_preset import open_preset
 from keras_tokenlearner.presets.hub import fetch_files
 from keras_tokenlearner.presets.sizes import build_without_weights
@@ -104,7 +104,9 @@ def create_model(
         pooling: Output without top: `"avg"`, `"max"`, or `None` for all tokens or positions. A
             transformer also has `"token"` (the class token) and `"head"` (the input of the head).
         classes: Integer, number of classes. Defaults to the number of the weights, or to 1000.
-            Another number makes a new head, with a warning.
+            Another number makes a new head, with a warning. The same number makes a new head if
+            `class_names` differ from the names in the weights, even by synonyms. Any number
+            replaces the projection of CLIP.
         classifier_activation: Activation of the top; `None` gives logits.
         normalization: For weights of another library: `(mean, std)` of its training pixels in
             [0, 1], or `"half"`, `"imagenet"` or `"clip"`. Replaces the values in the file.
@@ -112,6 +114,7 @@ def create_model(
         preprocessing: A `keras_tokenlearner.models.Preprocessing`. Defaults to the preprocessing of
             the weights if it is known, else to a scaling of pixels to [-1, 1].
         class_names: Names of the classes in their order. Defaults to the names of the weights.
+            Without `classes`, the names label the head of the weights.
         dtype: Dtype policy of the layers. Defaults to the global policy.
         name: Name of the model. Defaults to the name in the catalogue.
         **changes: Changed fields of the config, such as `num_tokens`, `at`, `fuser` or
@@ -240,7 +243,11 @@ def create_model(
                 # takes memory.
                 sized = build_without_weights(kind, config, of_weights, arguments)
                 check_layout(sized, cast(str, weights), shapes)
-            new_head = include_top and of_weights and classes not in (None, of_weights)
+            known = stored.class_names if stored else None
+            is_other = classes not in (None, of_weights) or are_other_classes(
+                owner, repr(weights), known, classes, class_names
+            )
+            new_head = include_top and of_weights and is_other
             if class_names is None and stored and include_top and not new_head:
                 arguments["class_names"] = stored.class_names
             built = kind(config, classes=classes or of_weights or 1000, **arguments)
@@ -256,7 +263,7 @@ def create_model(
                 _copy_body(loaded, built)
                 warnings.warn(
                     f"{owner}: weights={weights!r} have {of_weights} classes. The head of the "
-                    f"model is untrained, because it has {classes} classes",
+                    f"model is untrained, because its {classes} classes differ",
                     stacklevel=2,
                 )
     if computed:

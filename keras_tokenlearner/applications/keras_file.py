@@ -11,13 +11,13 @@ from typing import Any, cast
 import keras
 
 from keras_tokenlearner.models.weightless import without_weights
-from keras_tokenlearner.presets.json_values import Object, read_json
 from keras_tokenlearner.presets.own import KINDS
 from keras_tokenlearner.presets.save import CONFIG, WEIGHTS
 from keras_tokenlearner.presets.sizes import MOST_NUMBERS, check_tables
 from keras_tokenlearner.weights.formats.entries import check_total
 from keras_tokenlearner.weights.formats.hdf5 import h5_entries, refuse_chunks
 from keras_tokenlearner.weights.formats.npz import open_zip
+from keras_tokenlearner.weights.json_values import Object, read_json
 
 
 def check_keras_file(owner: str, path: Path) -> None:

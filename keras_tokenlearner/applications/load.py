@@ -11,6 +11,7 @@ from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.applications.keras_file import check_keras_file
 from keras_tokenlearner.models.features import with_plain_output
+from keras_tokenlearner.presets.checkpoints import table
 from keras_tokenlearner.presets.from_preset import from_preset
 from keras_tokenlearner.weights import store
 
@@ -30,13 +31,14 @@ def load_model(
     weights need `weights="random"`, because outputs of an untrained model look like predictions.
 
     Args:
-        model: Path of a `.keras` file, or a name in the catalogue. Or an address or a folder for
-            `from_preset`. For a folder whose name is in the catalogue, pass `"./NAME"`.
+        model: Path of a `.keras` file, or a name in the catalogue. Or an address, a folder or a
+            name of `list_checkpoints()` for `from_preset`. For a folder whose name is in the
+            catalogue, pass `"./NAME"`.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
         owner: Name of the function or command that the user called, for error messages.
-        **arguments: For a named model: other arguments of `create_model`, such as `classes`. For an
-            address or a folder: other arguments of `from_preset`. A `.keras` file takes none.
+        **arguments: For a named model: other arguments of `create_model`, such as `classes`. For a
+            preset: other arguments of `from_preset`. A `.keras` file takes none.
 
     Returns:
         A `keras.Model`, not compiled. Its `class_names` come from the weights or the file.
@@ -88,8 +90,8 @@ def resolve_weights(
     if name not in CATALOG and (Path(model).exists() or len(Path(model).parts) > 1):
         raise ValueError(
             f"{owner}: `model` must be a `.keras` file, an address, a folder with a config.json, "
-            "or a name from `keras-tokenlearner models`. `predict` also takes the folder of an "
-            f"exported model. Received: model={name!r}"
+            "or a name from `keras-tokenlearner models` or `keras-tokenlearner models --weights`. "
+            f"`predict` also takes the folder of an exported model. Received: model={name!r}"
         )
     check_choice(owner, "model", name, list(CATALOG), "`keras-tokenlearner models`")
     if weights == RANDOM:
@@ -105,7 +107,7 @@ def resolve_weights(
 
 
 def is_preset(model: str | os.PathLike[str]) -> bool:
-    """Return whether `model` is an address, or a folder with a config.json.
+    """Return whether `model` is an address, a published checkpoint, or a folder with a config.json.
 
     The string `"NAME"` of a model in the catalogue is no folder, but `"./NAME"` can be one.
 
@@ -116,7 +118,9 @@ def is_preset(model: str | os.PathLike[str]) -> bool:
     """
     if isinstance(model, str) and model in CATALOG:
         return False
-    return "://" in str(model) or (Path(os.path.expanduser(model)) / "config.json").is_file()
+    if "://" in str(model) or str(model) in table():
+        return True
+    return (Path(os.path.expanduser(model)) / "config.json").is_file()
 
 
 def _from_preset(
@@ -125,7 +129,7 @@ def _from_preset(
     owner: str,
     arguments: LoadArguments,
 ) -> keras.Model:
-    """Load the model of an address or a folder for `from_preset`."""
+    """Load the model of an address, a published checkpoint or a folder."""
     if weights is not None:
         raise ValueError(
             f"{owner}: the preset {str(model)!r} has its own weights; leave `weights` out. "

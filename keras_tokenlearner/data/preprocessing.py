@@ -158,8 +158,7 @@ def resized_size(
     >>> resized_size((427, 640), (224, 224), Preprocessing(crop_fraction=0.875))
     (256, 383)
     """
-    edges = tuple(math.floor(edge / preprocessing.crop_fraction) for edge in input_size)
-    target = cast("tuple[int, int]", edges)
+    target = target_size(input_size, preprocessing)
     if preprocessing.resize_mode == "squash":
         return target
     if preprocessing.resize_mode == "shortest" and target[0] == target[1]:
@@ -172,11 +171,27 @@ def resized_size(
     most = max(MAX_RESIZED, math.prod(size), math.prod(target))
     if height * width > most:
         raise ValueError(
-            f"resized_size: an image must have at most {most} pixels after its resizing; "
-            f"crop narrow images first. Received: an image of {size[0]} x {size[1]} pixels, "
+            f"resized_size: the resized image must have at most {most} pixels. Images of an "
+            "extreme aspect ratio become too large; crop these images before resizing. "
+            f"Received: an image of {size[0]} x {size[1]} pixels, "
             f"resized to {height} x {width}"
         )
     return height, width
+
+
+def target_size(
+    input_size: tuple[int, int] | list[int], preprocessing: Preprocessing
+) -> tuple[int, int]:
+    """Return `floor(edge / crop_fraction)` for height and width, without an error of rounding.
+
+    Example:
+
+    >>> target_size((384, 384), Preprocessing(crop_fraction=384 / 450))
+    (450, 450)
+    """
+    # In floats, 384 / (384 / 450) is less than 450.
+    edges = (math.floor(edge / preprocessing.crop_fraction + 1e-6) for edge in input_size)
+    return cast("tuple[int, int]", tuple(edges))
 
 
 def fill_colour(preprocessing: Preprocessing, channels: int) -> np.ndarray:

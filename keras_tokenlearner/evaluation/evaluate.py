@@ -12,6 +12,7 @@ from keras_tokenlearner._checks import (
     check_ints,
     check_model,
     check_not_negative,
+    check_order,
     check_vectors,
 )
 from keras_tokenlearner._errors import own_errors
@@ -117,7 +118,8 @@ def evaluate(
         last dictionary with the name `"average"` has the averages.
 
     Raises:
-        ValueError: If a metric or a data set is unknown, or the classes of model and data differ.
+        ValueError: If a metric or a data set is unknown. Also if the classes of model and data
+            differ in number or order.
             Also if the outputs or features do not have shape (B, C), or `model` was built with
             `include_preprocessing=False`. Also if an image cannot be read, or `few_shot` finds no
             features, because a model inside `model` computes the probabilities.
@@ -198,6 +200,9 @@ def _check_classes(model: keras.Model, name: str, images: Images) -> None:
             "other classes, pass metrics=['few_shot']. "
             f"Received: a model with {model.output_shape[-1]} classes"
         )
+    own = getattr(model, "class_names", None)
+    fix = "pass data with this order, or correct `model.class_names`"
+    check_order("evaluate", "model", own, images.class_names, repr(name), fix)
 
 
 def _scores(

@@ -42,7 +42,7 @@ def few_shot(
         datasets: Dictionary from names to `((train_images, train_labels), (test_images,
             test_labels))`. The model takes the images as inputs.
         shots: Tuple of integers, numbers of training images per class.
-        l2: Float, weight of the penalty.
+        l2: Float, weight of the L2 penalty.
         batch_size: Integer, images per batch.
         seed: Integer, decides the choice of the images. With the same seed, more shots add images.
 
@@ -110,7 +110,7 @@ def few_shot_accuracy(
         test_features: Array of shape (m, C).
         test_labels: Integer array of shape (m,).
         shots: Integer, training examples of each class.
-        l2: Float, weight of the penalty.
+        l2: Float, weight of the L2 penalty.
         seed: Integer, decides the choice of the examples.
 
     Returns:
@@ -147,11 +147,14 @@ def ridge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit a ridge regression and return its kernel, (C, classes), and its bias, (classes,).
 
+    The target of an example is +1 for its class and -1 for every other class.
+
     Args:
         features: Array of shape (n, C).
         labels: Integer array of shape (n,), from 0 to the number of classes minus 1.
         classes: Integer, number of classes.
-        l2: Float, weight of the penalty on the kernel for standardised features.
+        l2: Float, weight of the L2 penalty. The function standardises the features first, and the
+            penalty applies to the kernel for these standardised features.
 
     Example:
 

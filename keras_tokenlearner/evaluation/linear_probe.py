@@ -11,6 +11,7 @@ from keras_tokenlearner.models import VisionTransformer, names
 from keras_tokenlearner.models.features import with_plain_output
 from keras_tokenlearner.models.retrofit import weights_problem
 from keras_tokenlearner.models.state import set_weights
+from keras_tokenlearner.models.vision_model import settings_of, values_of
 
 
 def linear_probe(
@@ -87,7 +88,7 @@ def _with_top(model: keras.Model, classes: int, name: str) -> keras.Model:
             pooling_mlp_dim=None,
         )
     top: dict[str, JSON] = {
-        "config": dataclasses.asdict(config),
+        "config": values_of(config),
         "trainable": True,  # for the head; "frozen" lists the frozen layers
         "include_top": True,
         "pooling": None,
@@ -95,7 +96,7 @@ def _with_top(model: keras.Model, classes: int, name: str) -> keras.Model:
         "classifier_activation": "softmax",
         "name": name,
     }
-    probe = VisionTransformer.from_config({**model.get_config(), **top})
+    probe = VisionTransformer.from_config({**settings_of(model, VisionTransformer), **top})
     for layer in model.layers:
         if layer.weights:
             set_weights(probe.get_layer(layer.name), layer.get_weights())

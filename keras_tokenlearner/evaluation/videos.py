@@ -12,6 +12,7 @@ from keras_tokenlearner._checks import (
     check_int,
     check_is,
     check_model,
+    check_order,
     check_positive,
     check_vectors,
 )
@@ -52,7 +53,7 @@ def evaluate_videos(
 
     Raises:
         ValueError: If an argument is out of range, or no video can be read. Also if the classes of
-            model and videos differ, or the model does not take videos.
+            model and videos differ in number or order, or the model does not take videos.
 
     Example:
 
@@ -67,6 +68,9 @@ def evaluate_videos(
             f"evaluate_videos: `model` must have the {len(videos.class_names)} classes of "
             f"`videos`. Received: a model with {model.output_shape[-1]} classes"
         )
+    own = getattr(model, "class_names", None)
+    fix = "list the videos with the model's `class_names`, or correct `model.class_names`"
+    check_order("evaluate_videos", "model", own, videos.class_names, "`videos`", fix)
     arguments: Views = {**videos.protocol, **protocol}
     scores, read = predict_videos(model, videos, **arguments)
     if not read.any():

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from keras_tokenlearner.presets.json_values import Object, read_json
-from keras_tokenlearner.presets.keras_json import of_keras
 from keras_tokenlearner.presets.timm_json import of_timm
-from keras_tokenlearner.presets.transformers_json import VIDEO_TYPES, of_transformers
+from keras_tokenlearner.weights.json_values import Object, read_json
+from keras_tokenlearner.weights.keras_json import of_keras
 from keras_tokenlearner.weights.statement import Statement
+from keras_tokenlearner.weights.transformers_json import VIDEO_TYPES, of_transformers
 
 
 def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:

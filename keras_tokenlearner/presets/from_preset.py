@@ -36,7 +36,7 @@ from keras_tokenlearner.models.vision_model import (
     policy_of,
 )
 from keras_tokenlearner.presets.addresses import Address, parse_address
-from keras_tokenlearner.presets.build import build_model
+from keras_tokenlearner.presets.build import build_model, head_is_new
 from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, table
 from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
@@ -86,8 +86,12 @@ def from_preset(
     """Build the model that a checkpoint describes, with its weights.
 
     The config.json of the checkpoint decides the model. Without a config.json, the shapes of the
-    checkpoint's arrays decide. An error asks for missing settings. No setting is guessed. If the
-    checkpoint has no classifier, the model returns pooled features.
+    checkpoint's arrays decide. An error asks for missing settings of the model. If the checkpoint
+    has no classifier, the model returns pooled features.
+
+    Images are resized as the JSON files state, else as in the defaults of `Preprocessing`. For
+    another resizing, set `model.preprocessing`, for example to
+    `dataclasses.replace(model.preprocessing, crop_fraction=0.875)`.
 
     A preset of `save_to_preset` gives the saved model: arguments that you leave out keep their
     saved values. Frozen layers stay frozen, unless `at` adds a TokenLearner.
@@ -112,15 +116,23 @@ def from_preset(
             `save_to_preset` without top, else to `"head"`. For a checkpoint without classifier,
             `"head"` gives the features of its own library. Required for distilled DeiT of timm
             without classifier.
-        classes: Integer, number of classes. Defaults to the checkpoint's number. Any other number
-            makes a new classifier.
+        classes: Integer, number of classes. Defaults to the checkpoint's number. Another number
+            makes a new classifier, with a warning. The same number makes a new classifier if
+            `class_names` differ from the names in the checkpoint, even by synonyms. Any number
+            replaces the projection of CLIP.
         classifier_activation: Activation of the top; `None` gives logits. Defaults to the
-            activation of a preset of `save_to_preset`, else to `"softmax"`.
+            activation of a preset of `save_to_preset`. Defaults to `None` for image towers of CLIP
+            from timm, whose top computes embeddings. For others, defaults to `"softmax"`. A
+            fine-tuned CLIP tower of timm may have as many classes as an embedding has channels. If
+            its config.json has no label names, pass `"softmax"`.
         class_names: Names of the classes in their order. Defaults to the checkpoint's names.
+            Without `classes`, the names label the checkpoint's classifier.
         dtype: Dtype policy of the layers. Defaults to the policy of a preset of `save_to_preset`,
             else to the global policy.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
-            Positions are resized. Defaults to the shape of the checkpoint.
+            Positions are resized. For images, defaults to the size that the checkpoint's processor
+            gives, else to the size of its positions. For videos, defaults to the size in
+            config.json.
         normalization: `(mean, std)` of the pixels in [0, 1], or `"half"`, `"imagenet"` or
             `"clip"`. Overrides the checkpoint.
         layer_norm_epsilon: Epsilon of the norms. Overrides the checkpoint.
@@ -214,7 +226,7 @@ def from_preset(
     if include_top is None:
         include_top = classes is not None or plan.classes is not None
     if include_top:
-        _check_unused(owner, {"pooling": pooling}, "on a classifier; or pass include_top=False")
+        _check_unused(owner, {"pooling": pooling}, "on a classifier. Or pass include_top=False")
     else:
         of_top = {
             "classes": classes,
@@ -228,8 +240,12 @@ def from_preset(
         class_names = check_class_names(owner, class_names, include_top, number)
     if include_preprocessing is None:
         include_preprocessing = saved is None or saved.include_preprocessing
+    is_new_head = head_is_new(owner, plan, classes, class_names)
     if classifier_activation == _OF_THE_PRESET:
-        classifier_activation = "softmax" if saved is None else saved.classifier_activation
+        embeds = plan.is_projection and not is_new_head
+        classifier_activation = None if embeds else "softmax"
+        if saved is not None:
+            classifier_activation = saved.classifier_activation
     shape = input_shape or _input_shape(owner, plan, config)
     check_build(owner, VisionTransformer, config, input_shape=shape)
     tensor = None
@@ -255,7 +271,7 @@ def from_preset(
         name=name or _name(found),
     )
     if saved is not None:
-        freeze_as(saved, model)
+        freeze_as(saved, model, is_new_head)
     if at is None:
         return model
     with errors_of(owner):

@@ -121,8 +121,8 @@ def _from_https(owner: str, uri: str) -> Path:
     if found and not sha256(path).startswith(found[1]):
         path.unlink()
         raise ValueError(
-            f"{owner}: {uri} is damaged or was changed; download it again. The file name states a "
-            f"sha256 that starts with {found[1]}"
+            f"{owner}: {uri} is damaged or was changed: its name states a sha256 that starts with "
+            f"{found[1]}. Download the file again"
         )
     return path
 
@@ -166,7 +166,7 @@ def _from_hf(owner: str, address: Address) -> PresetFiles:
     if _is_offline(hub):
         raise ConnectionError(
             f"{owner}: hf://{address.place} is not in the cache, and HF_HUB_OFFLINE forbids the "
-            "download; unset HF_HUB_OFFLINE once"
+            "download; unset HF_HUB_OFFLINE for the first download"
         )
     raise ValueError(
         f"{owner}: the repository of a preset must have one of the files {list(WEIGHTS)}. "
@@ -193,7 +193,7 @@ def _hf_error(owner: str, address: Address, errors: ModuleType, error: Exception
     place = f"hf://{address.place}"
     if isinstance(error, errors.GatedRepoError):
         return PermissionError(
-            f"{owner}: {place} is gated; accept its licence on its page of the hub, then log in "
+            f"{owner}: {place} is gated. Accept its licence on its page of the hub, then log in "
             "with `hf auth login` or set HF_TOKEN"
         )
     if isinstance(error, errors.RevisionNotFoundError):
@@ -209,13 +209,13 @@ def _hf_error(owner: str, address: Address, errors: ModuleType, error: Exception
     if isinstance(error, errors.OfflineModeIsEnabled):
         return ConnectionError(
             f"{owner}: {place} is not in the cache, and HF_HUB_OFFLINE forbids the download; "
-            "unset HF_HUB_OFFLINE once"
+            "unset HF_HUB_OFFLINE for the first download"
         )
     return ConnectionError(_unreachable(owner, place, error))
 
 
 def _unreachable(owner: str, place: str, error: Exception) -> str:
     return (
-        f"{owner}: {place} could not be downloaded and is not in the cache; check the network and "
-        f"try again ({type(error).__name__})"
+        f"{owner}: {place} could not be downloaded ({type(error).__name__}) and is not in the "
+        "cache; check the network and try again"
     )

@@ -32,8 +32,8 @@ def download_from_kaggle(owner: str, handle: str) -> Path:
                 f"Received: preset='kaggle://{handle}'"
             ) from None
         raise ConnectionError(
-            f"{owner}: kaggle://{handle} could not be downloaded and is not in the cache; check "
-            f"the network and try again ({type(error).__name__})"
+            f"{owner}: kaggle://{handle} could not be downloaded ({type(error).__name__}) and is "
+            "not in the cache; check the network and try again"
         ) from None
 
 
@@ -61,8 +61,8 @@ def upload_to_kaggle(owner: str, handle: str, folder: Path) -> None:
                 "or call kagglehub.login()"
             ) from None
         raise ConnectionError(
-            f"{owner}: the upload to kaggle://{handle} failed; check the network and try again "
-            f"({type(error).__name__})"
+            f"{owner}: the upload to kaggle://{handle} failed ({type(error).__name__}); check the "
+            "network and try again"
         ) from None
 
 

@@ -140,8 +140,8 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
             ) from None
         found = f"HTTP status {status}" if status else type(error).__name__
         raise ConnectionError(
-            f"upload_preset: the upload to hf://{address.place} failed; check the network and try "
-            f"again ({found})"
+            f"upload_preset: the upload to hf://{address.place} failed ({found}); check the "
+            "network and try again"
         ) from None
 
 

@@ -71,8 +71,9 @@ def build_without_weights(
 def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers: int) -> None:
     """Raise `ValueError` if building a model takes far more time or memory than its weights need.
 
-    The weights of a checkpoint limit most sizes of its model. They limit neither tables that are
-    computed, such as rotary positions, nor the size of the images.
+    Most sizes in a config must match the shapes of the weights in the checkpoint. These sizes
+    cannot be too large. The weights show neither the size of the images nor the size of computed
+    tables, such as rotary positions.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -82,16 +83,18 @@ def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers
     """
     if isinstance(config, X2Plus1DConfig):
         parts = {
-            "stage_units": sum(config.stage_units),
-            "unit": len(config.replaced_units) * len(config.parts),
+            "stage_units": (sum(config.stage_units), "units"),
+            "unit": (len(config.replaced_units) * len(config.parts), "layers"),
         }
     else:
-        parts = {"num_layers": config.num_layers, "stem": len(config.stem or ())}
-    for name, count in parts.items():
+        parts = {
+            "num_layers": (config.num_layers, "blocks"),
+            "stem": (len(config.stem or ()), "convolutions"),
+        }
+    for name, (count, kind) in parts.items():
         if count > MOST_PARTS:
             raise ValueError(
-                f"{owner}: `{name}` must give at most {MOST_PARTS} layers or units. "
-                f"Received: {count} layers or units"
+                f"{owner}: `{name}` must give at most {MOST_PARTS} {kind}. Received: {count} {kind}"
             )
     if isinstance(config, X2Plus1DConfig):
         return  # it has no tables besides its weights

@@ -16,7 +16,7 @@ from typing import cast
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.config_fields import FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.presets.json_values import Object, preprocessing_of
+from keras_tokenlearner.weights.json_values import Object, preprocessing_of
 from keras_tokenlearner.weights.statement import Statement
 
 _RESIZES = {"center": "shortest", "squash": "squash", "border": "longest"}
@@ -33,7 +33,12 @@ def timm_architectures() -> dict[str, dict[str, str]]:
 
 
 def of_timm(owner: str, said: Object) -> Statement:
-    """Return the settings in a config.json of timm."""
+    """Return the settings in a config.json of timm.
+
+    The head of a CLIP tower counts as the projection if it is as wide and has no label names. A
+    fine-tuned tower may have an equal head, and then gives logits. For probabilities of such a
+    tower, pass `classifier_activation="softmax"` to `from_preset`.
+    """
     name = str(said["architecture"])
     row = timm_architectures().get(name)
     if row is None:
@@ -78,6 +83,7 @@ def of_timm(owner: str, said: Object) -> Statement:
         grid=None,
         input_size=tuple(cast("Sequence[int]", size)[1:]) if has_size else None,
         resize=_timm_resize(name),
+        projection=int(row["projection"]) if row["projection"] and not labels else None,
         missing=missing,
         is_config=True,
     )

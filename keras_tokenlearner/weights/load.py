@@ -22,13 +22,14 @@ from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 from keras_tokenlearner.weights.formats.read import CheckpointLike, read_checkpoint
+from keras_tokenlearner.weights.keras_json import of_keras_model
 from keras_tokenlearner.weights.match import SETTINGS
 from keras_tokenlearner.weights.plan import Plan
 from keras_tokenlearner.weights.positions import METHODS
 from keras_tokenlearner.weights.recognise import SOURCES, recognise
 from keras_tokenlearner.weights.report import LoadReport
-from keras_tokenlearner.weights.sources.keras_hub import head_of
 from keras_tokenlearner.weights.statement import Statement, mean_and_std, statement_of_model
+from keras_tokenlearner.weights.transformers_json import of_transformers_module
 
 
 def plan_of(
@@ -53,7 +54,8 @@ def plan_of(
             Examples are `"augreg"`, `"scenic"`, `"timm"`, `"dinov2"`, `"torchvision"`,
             `"huggingface_vit"`, `"keras_hub"` and `"keras_tokenlearner"`. Defaults to the source in
             `statement`. Without a source there, the names of the entries decide.
-        statement: Settings from a config.json, as a `Statement`, or `None`. The settings of a
+        statement: Settings from a config.json, as a `Statement`. Defaults to the settings of a
+            model in memory, if it is of KerasHub or transformers. The settings of a
             `VisionTransformer` replace this argument.
         normalization: `(mean, std)` of the training pixels in [0, 1], or `"half"` (both 0.5),
             `"imagenet"` or `"clip"`. Overrides the file.
@@ -104,7 +106,7 @@ def _plan_of(
 ) -> Plan:
     """Return the result of `plan_of`. With `reads=False`, arrays are zeros that take no memory."""
     given = _checked_fields(owner, options)  # all options are checked before the file is read
-    said = statement or Statement()
+    said = statement or _settings_in_memory(owner, checkpoint)
     normalization, grid = options.get("normalization"), options.get("grid")
     if normalization is not None:
         mean_and_std(owner, normalization)
@@ -117,9 +119,6 @@ def _plan_of(
     source = recognise(owner, checkpoint_read, source or said.source)
     if isinstance(checkpoint, VisionTransformer):
         said = statement_of_model(checkpoint)
-    elif source == "keras_hub" and isinstance(checkpoint, keras.Model) and _classifies(checkpoint):
-        head, missing = head_of(checkpoint.pooling, checkpoint.backbone.use_class_token)
-        said = replace(said, fields={**head, **said.fields}, missing_head=missing)
     if said.resize is not None:
         check_choice(owner, "position_resize", said.resize, METHODS)
     preprocessing = said.preprocessing
@@ -138,9 +137,10 @@ def _plan_of(
     return Plan(owner, source, checkpoint_read, said, resize, reads)
 
 
-def _classifies(model: keras.Model) -> bool:
-    """Return whether a model of keras-hub is a classifier, not a backbone."""
-    return hasattr(model, "backbone") and hasattr(model, "pooling")
+def _settings_in_memory(owner: str, checkpoint: CheckpointLike) -> Statement:
+    """Return the settings of a model of KerasHub or transformers, empty for other checkpoints."""
+    found = of_keras_model(owner, checkpoint) or of_transformers_module(owner, checkpoint)
+    return found or Statement()
 
 
 def _checked_fields(owner: str, options: PlanOptions) -> dict[str, FieldValue]:

@@ -52,9 +52,9 @@ class Fixes(NamedTuple):
 
     Attributes:
         head: Arguments for a head that does not fit.
-        config: Fix for a model of another config.
-        partial: Another fix for different layers, or the empty string.
-        settings: Another fix for different settings, or the empty string.
+        config: Start of a sentence, the fix for a model of another config.
+        partial: End of the sentence, another fix for different layers, or the empty string.
+        settings: End of the sentence, another fix for different settings, or the empty string.
     """
 
     head: str
@@ -65,14 +65,14 @@ class Fixes(NamedTuple):
 
 OF_LOAD = Fixes(
     "head='drop' or head='reset'",
-    "build the model with the `config` and `preprocessing` of plan_of(...)",
+    "Build the model with the `config` and `preprocessing` of plan_of(...)",
     ", or pass partial=True to load the common part",
     ", or pass check_settings=False",
 )
 # For `from_preset` and `create_model`.
 OF_NAMES = Fixes(
     "include_top=False, or another `classes`",
-    "change the name or the arguments that differ from the checkpoint",
+    "Change the name or the arguments that differ from the checkpoint",
 )
 
 
@@ -106,7 +106,8 @@ def differences_of(
     found = {layer.name for layer in structure.model.layers}
     # A custom head without weights of the file may pool any tokens.
     reads = isinstance(structure.model, VisionTransformer) or (has_head and names.HEAD in found)
-    pools = reads and names.POOLING in found
+    loads_pooling = stated.get("head_reads") == "attention" and names.LATENT in structure.variables
+    pools = reads and names.POOLING in found and (has_head or loads_pooling)
     config = structure.config
     for name in _UNSEEN:
         if name == "pool_prefix" and not pools:
@@ -169,8 +170,8 @@ def name_added(
         theirs = {path.partition("/")[0] for path in arrays if path.startswith(f"{kind}_")}
         if theirs and ours and len(theirs) != len(ours) and not partial:
             raise ValueError(
-                f"{owner}: the file has {len(theirs)} {kind} layers, but `model` has {len(ours)}; "
-                f"{fixes.config}{fixes.partial}. The model is unchanged"
+                f"{owner}: the file has {len(theirs)} {kind} layers, but `model` has {len(ours)}. "
+                f"The model is unchanged. {fixes.config}{fixes.partial}"
             )
         for index, name in enumerate(ours):
             start = f"{names.numbered(kind, index)}/"
@@ -304,8 +305,8 @@ def match(
     ]
     if (missing or unknown) and not partial:
         raise ValueError(
-            f"{owner}: `model` and the file have different architectures; {fixes.config}"
-            f"{fixes.partial}. The model is unchanged. Missing in the file: "
+            f"{owner}: `model` and the file have different architectures. The model is unchanged. "
+            f"{fixes.config}{fixes.partial}. Missing in the file: "
             f"{listed(missing) or 'nothing'}. Missing in the model: {listed(unknown) or 'nothing'}"
         )
     all_unused = [entries.full_name(name) for name in entries.unused()]
@@ -369,6 +370,6 @@ def _check_shapes(
     if wrong:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
-            f"{owner}: `model` must have the shapes of the file; {fixes.config}. The model was not "
-            f"changed. Received: {'; '.join(wrong[:3])}{more}"
+            f"{owner}: `model` must have the shapes of the file. The model is unchanged. "
+            f"{fixes.config}. Received: {'; '.join(wrong[:3])}{more}"
         )

@@ -50,7 +50,8 @@ class Plan:
         sizes: Fields for the sizes of the model, if the arrays or the config.json state them.
         classes: Classes of the head; `None` without a head.
         class_names: Names of the classes, or `None`.
-        preprocessing: The `Preprocessing` of the images, or `None` if it is not stated.
+        preprocessing: The `Preprocessing` of the images, or `None` if mean and std are unknown. A
+            resizing that no config states has the defaults of `Preprocessing`.
         pooling: Pooling of the features if the head is omitted, or `"none"` for all tokens.
             `None` if this package does not support the pooling of the source.
         grid: Grid of the positions, or `None` if it is unknown or ambiguous.
@@ -83,7 +84,10 @@ class Plan:
         if self.fields.get("rotary") and names.POSITION_TABLE not in self._arrays:
             self.fields["positions"] = None
         self._drop_unread()
-        self._is_described = said.is_config
+        self._unknown_activation = None if "activation" in said_fields else said.unknown_activation
+        if self._unknown_activation is not None:
+            self.fields.pop("activation", None)  # the usual activation of the source
+        self._is_described, self._projection = said.is_config, said.projection
         is_named = owner.startswith(("from_preset(", "create_model("))
         self._fixes = OF_NAMES if is_named else OF_LOAD
         self.preprocessing = said.preprocessing
@@ -119,6 +123,11 @@ class Plan:
         return kernel.array.shape[-1] if kernel else None
 
     @property
+    def is_projection(self) -> bool:
+        """Whether the head computes the embeddings of CLIP, not scores of classes."""
+        return self.classes is not None and self.classes == self._projection
+
+    @property
     def num_values(self) -> int:
         """Number of values in all arrays."""
         return sum(array.size for array, _ in self._arrays.values())
@@ -144,6 +153,8 @@ class Plan:
         known = {**self.fields, "normalization": self.preprocessing}
         choices = self._recipe.choices
         unsaid = {name: usual for name, usual in choices.items() if known.get(name) is None}
+        if self._unknown_activation is not None:
+            unsaid["activation"] = ("gelu", "gelu_tanh", "quick_gelu", "silu")
         is_bare = self.source == "timm" and not self._is_described
         if is_bare and "rotary" not in known and may_be_rotary(self._entries):
             unsaid["rotary"] = (None, "index", "centred", "learned")
@@ -181,8 +192,8 @@ class Plan:
         if "num_heads" not in merged:
             raise ValueError(
                 f"{self.owner}: {self.origin} does not state its number of attention heads; "
-                f"pass `num_heads` (in most ViTs num_heads=hidden_dim / 64, here "
-                f"{max(1, int(merged['hidden_dim']) // 64)}). Received: num_heads=None"
+                "pass `num_heads`. In most ViTs, num_heads=hidden_dim / 64, here "
+                f"{max(1, int(merged['hidden_dim']) // 64)}. Received: num_heads=None"
             )
         with errors_of(self.owner):
             return VisionTransformerConfig(**merged)
@@ -191,22 +202,25 @@ class Plan:
         """Raise a `ValueError` with the missing settings, if any, and their usual values."""
         unsaid = {name: usual for name, usual in self.open.items() if name not in given}
         if unsaid:
+            values = {name: f"one of {', '.join(map(repr, unsaid[name]))}" for name in unsaid}
+            if "activation" in unsaid and self._unknown_activation is not None:
+                values["activation"] = (
+                    f"the name of {self._unknown_activation!r} in keras.activations"
+                )
             hints = "; ".join(
-                f"`{name}`{self._receiver(name)}, one of {', '.join(map(repr, usual))}"
-                for name, usual in unsaid.items()
+                f"`{name}`{self._receiver(name)}, {value}" for name, value in values.items()
             )
             cause = (
-                "whose JSON files do not state all settings"
+                "whose settings are incomplete or unknown"
                 if self._is_described
-                else "without a config.json, and its weights do not show all settings"
+                else "without a config.json, and the weights do not show all settings of the model"
             )
             if self.source == "keras_hub" and "head_reads" in unsaid:
                 hints += (
                     ": None for pooling='token', 'average' with pool_prefix=True for pooling='gap'"
                 )
             raise ValueError(
-                f"{self.owner}: {self.origin} is a {self.source} file {cause} of the model. "
-                f"Pass {hints}"
+                f"{self.owner}: {self.origin} has {self.source} weights {cause}. Pass {hints}"
             )
 
     def check_features(self) -> None:
@@ -312,7 +326,7 @@ class Plan:
         )
         if differences and check_settings:
             raise ValueError(
-                f"{owner}: the settings of `model` differ from the checkpoint; "
+                f"{owner}: the settings of `model` differ from the checkpoint. "
                 f"{self._fixes.config}{self._fixes.settings}. Received: {'; '.join(differences)}"
             )
         adapted = {path: FILLED[origin] for path, (_, origin) in arrays.items() if origin in FILLED}

@@ -206,9 +206,9 @@ def _fold(
             values, token_origin = arrays[f"{name}/tokens"]
             if values.shape[-1] != table.shape[-1]:
                 raise ValueError(
-                    f"{owner}: {origin} and {token_origin} must have the same number of channels; "
-                    f"the checkpoint is damaged. Received: {table.shape[-1]} and "
-                    f"{values.shape[-1]} channels"
+                    f"{owner}: {origin} and {token_origin} must have the same number of channels. "
+                    "The checkpoint is damaged; download it again. "
+                    f"Received: {table.shape[-1]} and {values.shape[-1]} channels"
                 )
             values = values + table[start : start + count]
             arrays[f"{name}/tokens"] = Named(values, token_origin)

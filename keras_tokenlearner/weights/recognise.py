@@ -32,7 +32,13 @@ from keras_tokenlearner.weights.sources.keras_hub_towers import (
 )
 from keras_tokenlearner.weights.sources.own import OWN
 from keras_tokenlearner.weights.sources.source import Source, ends_with
-from keras_tokenlearner.weights.sources.timm import DINOV2, TIMM, TIMM_DEIT, TORCHVISION
+from keras_tokenlearner.weights.sources.timm import (
+    DINOV2,
+    META_DINOV3,
+    TIMM,
+    TIMM_DEIT,
+    TORCHVISION,
+)
 
 SOURCES: dict[str, Source] = {
     "augreg": AUGREG,
@@ -67,6 +73,13 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
             entries do not identify one source.
     """
     found = fitting_sources(checkpoint)
+    if not found and _has(checkpoint, META_DINOV3, all):
+        raise ValueError(
+            f"{owner}: {checkpoint.origin} is a file of Meta's DINOv3; pass a file of timm or "
+            "transformers. Examples are 'hf://timm/vit_small_patch16_dinov3.lvd1689m' and "
+            "'hf://facebook/dinov3-vits16-pretrain-lvd1689m'. "
+            f"Received: entries {listed(sorted(checkpoint))}, and source={source!r}"
+        )
     numbered = any(name.startswith("layers/") for name in checkpoint)
     if not found and numbered and source in (None, "keras_tokenlearner"):
         raise ValueError(

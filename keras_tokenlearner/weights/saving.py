@@ -130,8 +130,8 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
             _join("load_weights", path, copy, expected)
         elif (digest := _copy(path, copy)) not in (expected or [digest]):
             raise ValueError(
-                f"load_weights: {path} is damaged or was changed; download or save it again. "
-                f"Its sha256 must be {expected[0]}. Received: sha256 {digest}"
+                f"load_weights: {path} is damaged or was changed: its sha256 must be "
+                f"{expected[0]}. Download or save the file again. Received: sha256 {digest}"
             )
         check_layout(model, path, _shapes("load_weights", copy, path))
         refuse_chunks("load_weights", copy, path)
@@ -152,8 +152,9 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
                 layer.parents = tree
             reason = str(error).split("value=[")[0]
             raise ValueError(
-                f"load_weights: {path} cannot be loaded into the model {model.name!r}, which is "
-                f"unchanged; build the saved architecture, or save the file again: {reason}"
+                f"load_weights: {path} cannot be loaded into the model {model.name!r}. The model "
+                "is unchanged. Build the saved architecture, or save the file again. "
+                f"Reason: {reason}"
             ) from error
 
 
@@ -213,8 +214,9 @@ def _join(owner: str, path: Path, to: Path, expected: list[str]) -> None:
     """Check weights in parts, and write them to one file."""
     if expected:
         raise ValueError(
-            f"{owner}: `expected_sha256` must be None for {path}, whose hash does not cover its "
-            f"parts; delete its .sha256 file. Received: sha256 {expected[0]}"
+            f"{owner}: `expected_sha256` must be None for {path}, because the hash of an index "
+            "does not cover its parts. Leave out `expected_sha256`, and delete the .sha256 file "
+            f"of the index. Received: sha256 {expected[0]}"
         )
     read_checkpoint(path, owner)
     join_parts(owner, path, to)
@@ -232,8 +234,9 @@ def _expected(owner: str, path: Path, given: str | None) -> list[str]:
     found = [line.split()[0].lower() for line in lines if line.strip()]
     if not found or any(len(x) != 64 or set(x) - set("0123456789abcdef") for x in found):
         raise ValueError(
-            f"{owner}: {origin} must contain a sha256, 64 hexadecimal digits; copy the hash again, "
-            f"or save the weights again with save_weights. Received: {lines[:2]}"
+            f"{owner}: {origin} must contain a SHA-256 hash of 64 hexadecimal digits. Copy the "
+            "hash again, or save the weights again with save_weights. "
+            f"Received: {lines[:2]}"
         )
     return found
 
@@ -273,7 +276,7 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
     wrong = [name for name, entry in entries.items() if not entry.is_float]
     if wrong:
         raise ValueError(
-            f"{owner}: all entries of {shown} must be arrays of floats; save float weights with "
+            f"{owner}: all entries of {shown} must be arrays of floats. Save float weights with "
             "save_weights, or a quantized model with model.save. "
             f"Received other entries: {listed(wrong)}"
         )

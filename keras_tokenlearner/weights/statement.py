@@ -21,6 +21,8 @@ class Statement:
     Attributes:
         source: A key of `SOURCES`, or `None` to recognise the source by the names of entries.
         fields: Fields of `VisionTransformerConfig`.
+        unknown_activation: Name or function of an activation that this package cannot convert to
+            the field `activation`, or `None`.
         preprocessing: `Preprocessing` of the images, or `None`.
         class_names: Names of the classes, or `None`.
         grid: Grid of the positions, or `None`.
@@ -29,6 +31,7 @@ class Statement:
         resize: Method to resize positions, or `None` for the method of the source.
         pooling: Pooling of the features if the head is omitted. `"none"` returns all tokens. `None`
             if it is not stated.
+        projection: Number of outputs of a head that computes the embeddings of CLIP, or `None`.
         missing: Descriptions of the parts of the architecture that this package does not support.
         missing_head: Descriptions of such parts of the head alone.
         is_config: Whether the settings are complete, as in a config.json: fields that are not
@@ -37,6 +40,7 @@ class Statement:
 
     source: str | None = None
     fields: Fields = field(default_factory=dict)
+    unknown_activation: object = None
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] | None = None
     grid: tuple[int, ...] | None = None
@@ -44,6 +48,7 @@ class Statement:
     input_shape: tuple[int, ...] | None = None
     resize: str | None = None
     pooling: str | None = None
+    projection: int | None = None
     missing: tuple[str, ...] = ()
     missing_head: tuple[str, ...] = ()
     is_config: bool = False

@@ -131,8 +131,8 @@ def load_stored(model: keras.Model, stored: StoredWeights) -> None:
         return
     if (digest := sha256(path)) != stored.sha256:
         raise ValueError(
-            f"load_stored: {path} is damaged or was changed; install the package again. "
-            f"Its sha256 must be {stored.sha256}. Received: sha256 {digest}"
+            f"load_stored: {path} is damaged or was changed: its sha256 must be {stored.sha256}. "
+            f"Install the package again. Received: sha256 {digest}"
         )
     with tempfile.TemporaryDirectory() as folder:
         floats = Path(folder) / path.name.replace(SUFFIX, ".weights.h5")
@@ -205,13 +205,13 @@ def download(
         )
     except ValueError as error:
         raise ValueError(
-            f"download: the file at {uri} is damaged or was changed; try again, and report the "
-            f"error if it remains. The expected sha256 is {expected_sha256}"
+            f"download: the file at {uri} is damaged or was changed: its sha256 must be "
+            f"{expected_sha256}. Try again, and report the error if it remains"
         ) from error
     except Exception as error:  # Keras raises a plain Exception here
         raise ConnectionError(
             f"download: {uri} could not be downloaded and is not in the cache; check the network "
-            f"and try again: {error}"
+            f"and try again. Reason: {error}"
         ) from error
     if not expected_sha256:
         whole = Path(path).with_name(name)

@@ -157,6 +157,13 @@ def test_create_model_on_a_computed_float16_tensor_scales_its_losses():
         ({"preprocessing": "half"}, "preprocessing='half'"),
         ({"preprocessing": Preprocessing(mean=(0.1, 0.2))}, "`mean`"),
         ({"input_shape": (4, 32, 32, 3)}, "(4, 32, 32, 3)"),
+        ({"at": 1}, "at=1"),
+        ({"reducer": "token_learner", "at": 3}, "at=3"),
+        ({"num_tokens": 4}, "num_tokens=4"),
+        ({"token_start": "grid"}, "token_start='grid'"),
+        ({"reducer": "fixed_grid", "fuser": "unpool"}, "fuser='unpool'"),
+        ({"stem": ((8, 2), (8, 2))}, "stem=((8, 2), (8, 2))"),
+        ({"dtype": "int8_from_float32"}, "dtype='int8_from_float32'"),
     ],
     ids=str,
 )
@@ -344,7 +351,7 @@ def is_valid(**fields):
         return False
 
 
-def test_config_fields_that_keep_catalogue_values_include_all_that_a_plain_vit_refuses():
+def test_config_fields_kept_from_the_catalogue_include_every_field_invalid_for_a_plain_vit():
     """Weights of another model must not set a field of the learned tokens."""
     fields = {field.name: field.default for field in dataclasses.fields(VisionTransformerConfig)}
     assert {name for name, value in fields.items() if value is not dataclasses.MISSING} == {*VALUES}
@@ -374,7 +381,7 @@ def test_create_model_with_weights_of_a_plain_vit_preset_keeps_its_learned_token
     assert named.config.class_token == plain.config.class_token
 
 
-def test_create_model_with_weights_of_other_heads_raises_unless_num_heads_is_passed(tmp_path):
+def test_create_model_with_timm_weights_of_12_heads_raises_unless_num_heads_is_passed(tmp_path):
     """The kernels of timm fit any number of heads. Only config.json states the number."""
     save = pytest.importorskip(
         "safetensors.numpy", reason="writes safetensors: pip install safetensors"

@@ -119,12 +119,12 @@ def test_hub_backbone_with_weights_saved_and_loaded_gives_the_same_features(tmp_
 @pytest.mark.parametrize(
     ("name", "value"), [("pooling", "max"), ("include_top", True), ("classes", 3)]
 )
-def test_hub_backbone_with_an_argument_of_classifiers_or_pooling_raises(name, value):
+def test_hub_backbone_with_a_classifier_argument_or_pooling_raises(name, value):
     with pytest.raises(ValueError, match=f"hub_backbone: .*`{name}`.*{name}={value!r}"):
         hub_backbone("vit_pico8", **{name: value})
 
 
-def test_hub_backbone_with_a_preprocessing_normalises_by_it():
+def test_hub_backbone_with_a_preprocessing_normalises_pixels_by_its_mean_and_std():
     images = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3))
     given = {"preprocessing": Preprocessing(mean=(0.2,), std=(0.3,))}
     backbone = hub_backbone("vit_pico8", **given)

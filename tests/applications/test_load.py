@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.applications import keras_file, load_model
+from keras_tokenlearner.applications import keras_file, load, load_model
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
+from keras_tokenlearner.presets import list_checkpoints
 from tests.bounds import attack
 
 UNTRAINED = "vit_pico8"
@@ -57,6 +58,13 @@ def test_load_model_of_a_keras_file_in_the_home_folder_is_loaded(tmp_path, monke
 
 
 @pytest.mark.once("torch")
+def test_load_model_of_a_published_checkpoint_calls_from_preset(monkeypatch):
+    monkeypatch.setattr(load, "from_preset", lambda preset, **arguments: (preset, arguments))
+    for row in list_checkpoints():
+        assert load_model(row.name, classes=2) == (row.name, {"classes": 2})
+
+
+@pytest.mark.once("torch")
 def test_load_model_of_a_name_without_weights_raises_and_lists_the_options():
     with pytest.raises(ValueError) as caught:
         load_model(UNTRAINED, owner="evaluate")
@@ -83,7 +91,7 @@ def test_load_model_with_weights_random_returns_an_untrained_model():
     ],
     ids=str,
 )
-def test_load_model_of_a_wrong_model_raises_and_names_the_command(model, arguments, words):
+def test_load_model_with_wrong_arguments_raises_and_names_the_command(model, arguments, words):
     with pytest.raises(ValueError) as caught:
         load_model(model, owner="predict", **arguments)
     assert str(caught.value).startswith("predict: ")
@@ -157,7 +165,7 @@ def test_load_model_of_a_file_with_a_huge_layer_raises_and_takes_little_memory(t
 
 @pytest.mark.once("torch")
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_check_of_a_quantized_file_counts_all_parameters():
+def test_size_check_of_a_quantized_file_counts_all_parameters():
     """A quantization needs the values of weights, which the check must not allocate."""
     for has_own_head in (False, True):
         model = create_model(UNTRAINED, include_top=False, pooling="avg")

@@ -167,6 +167,17 @@ def test_evaluate_with_an_unknown_metric_or_wrong_classes_raises(model, sets):
 
 
 @pytest.mark.once("torch")
+def test_evaluate_with_class_names_in_another_order_raises(sets):
+    data = sets["a"][1]
+    data.class_names = tuple("abcdef")
+    model = create_model("vit_pico8", classes=6, input_shape=(16, 16, 3), class_names=[*"badcfe"])
+    with pytest.raises(ValueError, match="evaluate: .*'b' as class 0 .* class 1 of 'tfds:a'"):
+        evaluate(model, ["tfds:a"], ["top1"])
+    model.class_names = [*"abcdeg"]  # another word for the last class
+    assert evaluate(model, ["tfds:a"], ["top1"])
+
+
+@pytest.mark.once("torch")
 def test_evaluate_with_wrong_data_in_a_later_set_raises_before_any_prediction(
     model, sets, tmp_path, monkeypatch
 ):
@@ -200,7 +211,7 @@ def test_evaluate_command_prints_table_and_json(sets, tmp_path):
     assert json.loads(CliRunner().invoke(cli.app, [*arguments, *weights]).stdout) == [printed]
 
 
-def test_evaluate_few_shot_of_a_head_called_twice_uses_the_features_of_the_model(sets):
+def test_evaluate_few_shot_of_a_model_whose_head_was_called_before_uses_the_call_in_the_model(sets):
     """`head.input` is the input of the first call, on features without information."""
     inputs, head = keras.Input((4, 4, 3)), keras.layers.Dense(6, "softmax", name="mine")
     features = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(inputs))
@@ -213,7 +224,7 @@ def test_evaluate_few_shot_of_a_head_called_twice_uses_the_features_of_the_model
     assert rows[0] == rows[1] and rows[0]["10_shot"] > 1 / 3
 
 
-def test_evaluate_few_shot_equals_few_shot_of_all_features(sets):
+def test_evaluate_with_the_metric_few_shot_equals_the_function_few_shot(sets):
     """Both choose the same images for a seed, also for other numbers of shots in the same call."""
     inputs = keras.Input((4, 4, 3))
     features = keras.Model(inputs, keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(inputs)))
@@ -239,7 +250,7 @@ def test_evaluate_of_a_model_that_takes_no_pixels_or_has_an_unknown_size_raises(
 
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("metric", ["top1", "few_shot"])
-def test_evaluate_of_a_model_of_tokens_raises_before_any_prediction(metric, sets):
+def test_evaluate_of_a_model_with_token_outputs_raises_before_any_prediction(metric, sets):
     tokens = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Reshape((8, 6))])
     tokens.predict = None
     with pytest.raises(ValueError, match=r"evaluate: `model`.*\(None, 8, 6\)"):

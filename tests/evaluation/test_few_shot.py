@@ -17,7 +17,7 @@ def _features(count, size, seed):
 
 @pytest.mark.once("torch")
 @pytest.mark.parametrize(("size", "shots"), [(6, 10), (60, 5)])
-def test_few_shot_accuracy_equals_least_squares(size, shots):
+def test_few_shot_accuracy_equals_the_accuracy_of_least_squares(size, shots):
     """Ridge equals least squares with more rows: sqrt(l2) I in the inputs, zeros in the targets.
 
     The sizes select the primal and the dual form.
@@ -60,7 +60,7 @@ def test_few_shot_accuracy_of_renumbered_labels_is_unchanged():
 
 
 @pytest.mark.once("torch")
-def test_few_shot_accuracy_of_labels_of_shape_n_1_equals_the_accuracy_of_shape_n():
+def test_few_shot_accuracy_of_labels_in_a_column_equals_the_accuracy_of_labels_with_one_axis():
     train, labels = _features(40, 6, 0)
     test, test_labels = _features(60, 6, 1)
     plain = few_shot_accuracy(train, labels, test, test_labels, 5)
@@ -139,7 +139,7 @@ def test_few_shot_accuracy_of_too_few_examples_raises():
 
 
 @pytest.mark.once("torch")
-def test_choose_of_more_shots_adds_examples_of_each_class():
+def test_choose_with_9_shots_includes_the_examples_chosen_with_2_shots():
     labels = np.random.default_rng(0).integers(0, 3, 60)
     few, many = choose(labels, 2, seed=5), choose(labels, 9, seed=5)
     assert many.shape == (3, 9)

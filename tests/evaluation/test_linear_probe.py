@@ -1,5 +1,7 @@
 """`linear_probe`, compared with the ridge regression of `few_shot_accuracy`."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from keras_tokenlearner import create_model
 from keras_tokenlearner.evaluation import few_shot_accuracy, linear_probe
 from keras_tokenlearner.models import Preprocessing, VisionTransformer
+from tests.models.test_retrofit import Noted, pixels
 
 
 def features_model():
@@ -85,6 +88,7 @@ def test_linear_probe_of_a_vision_transformer_keeps_its_preprocessing_and_featur
         pooling=pooling,
         class_token=True,
         pre_logits=5,
+        activation=functools.partial(keras.activations.relu),  # Keras cannot save it
         preprocessing=rule,
         **changes,
     )
@@ -101,7 +105,7 @@ def test_linear_probe_of_a_vision_transformer_keeps_its_preprocessing_and_featur
 
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("is_custom", [False, True])
-def test_linear_probe_of_a_frozen_model_trains_its_head_alone(is_custom):
+def test_linear_probe_of_a_frozen_model_has_only_its_head_trainable(is_custom):
     model = create_model("vit_pico8", include_top=False, pooling="avg")
     model = keras.Model(model.input, model.output) if is_custom else model
     model.trainable = False
@@ -109,6 +113,13 @@ def test_linear_probe_of_a_frozen_model_trains_its_head_alone(is_custom):
     assert isinstance(probe, VisionTransformer) is not is_custom
     assert probe.trainable_weights == probe.get_layer("head").weights
     assert len(probe.trainable_weights) == 2
+
+
+@pytest.mark.once("torch")
+def test_linear_probe_of_a_model_of_an_own_class_returns_a_vision_transformer():
+    config = create_model("vit_pico8").config
+    model = Noted(config, (32, 32, 3), include_top=False, pooling="avg", note="mine")
+    assert type(linear_probe(model, pixels(4, 32, 32, 3), np.arange(4) % 2)) is VisionTransformer
 
 
 @pytest.mark.once("torch")

@@ -143,12 +143,12 @@ def test_merge_returns_the_mean_or_maximum_of_the_views_of_each_example():
     ids=["top_k", "mean_class", "real", "mean_average_precision"],
 )
 @pytest.mark.parametrize("shape", [(2,), (2, 3, 4)], ids=str)
-def test_metrics_of_scores_of_another_rank_raise(score, shape):
+def test_metrics_with_scores_of_a_wrong_rank_raise(score, shape):
     with pytest.raises(ValueError, match=rf"`scores`.*{re.escape(str(shape))}"):
         score(np.zeros(shape))
 
 
-def test_merge_of_bfloat16_scores_returns_the_mean_of_float32():
+def test_merge_of_bfloat16_scores_computes_the_mean_in_float32():
     scores = np.ones((1000, 1), ml_dtypes.bfloat16)  # a sum in bfloat16 ends at 256
     merged = merge(np.zeros(1000, int), scores)[1]
     assert merged.dtype == np.float32 and merged.item() == 1

@@ -117,6 +117,14 @@ def test_predict_and_evaluate_videos_with_wrong_arguments_raise(model, videos):
     other = video.VideoList(videos.files, videos.labels, ("a", "b", "c"))
     with pytest.raises(ValueError, match="evaluate_videos: .* 3 .* 2 classes"):
         evaluate_videos(model, other)
+    named = create_model(
+        "tokenlearner_x2plus1d_pico",
+        classes=2,
+        input_shape=(2, 16, 16, 3),
+        class_names=["dark", "light"],
+    )
+    with pytest.raises(ValueError, match="evaluate_videos: .*'dark' as class 0 .* class 1 of "):
+        evaluate_videos(named, videos)
     broken = videos.take([2])
     with (
         pytest.warns(UserWarning),
@@ -125,7 +133,9 @@ def test_predict_and_evaluate_videos_with_wrong_arguments_raise(model, videos):
         evaluate_videos(model, broken)
 
 
-def test_predict_videos_of_a_head_called_twice_returns_the_logits_of_the_model(model, videos):
+def test_predict_videos_of_a_model_whose_head_was_called_before_uses_the_call_in_the_model(
+    model, videos
+):
     """`head.output` is the output of the first call, on black clips."""
     inputs, head = keras.Input((4, 16, 16, 3)), keras.layers.Dense(2, activation="softmax")
     pooling = keras.layers.GlobalAveragePooling3D(data_format="channels_last")
@@ -148,7 +158,7 @@ def test_predict_videos_of_bfloat16_logits_averages_the_views_in_float32(
 
 
 @pytest.mark.once("torch")
-def test_predict_and_evaluate_videos_of_models_of_other_inputs_or_outputs_raise(videos):
+def test_predict_and_evaluate_videos_with_models_of_unsuitable_inputs_or_outputs_raise(videos):
     inputs = {"known": keras.Input((4, 16, 16, 3)), "unknown": keras.Input((None, 16, 16, 3))}
     inputs["four channels"] = keras.Input((4, 16, 16, 4))
     pooling = keras.layers.GlobalAveragePooling3D(data_format="channels_last")

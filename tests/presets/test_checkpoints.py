@@ -1,14 +1,18 @@
 """The table of published checkpoints, and their addresses."""
 
+import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 from keras_tokenlearner.presets import list_checkpoints
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.timm_json import of_timm, timm_architectures
+from keras_tokenlearner.weights.transformers_json import of_transformers
+from tests.skips import peer
 
 pytestmark = pytest.mark.once("torch")
 
@@ -33,6 +37,39 @@ def test_timm_checkpoint_rows_have_the_settings_of_the_architecture_table(row):
     assert int(architecture["num_heads"]) == row.num_heads
     assert float(architecture["layer_norm_epsilon"]) == row.layer_norm_epsilon
     assert architecture["activation"] == row.activation
+
+
+def same_pixels(ours, mean, std):
+    """Return whether the mean and std of a `Preprocessing` are the values of three channels."""
+    both = [tuple(np.broadcast_to(values, 3)) for values in (ours.mean, ours.std)]
+    return both == [tuple(mean), tuple(std)]
+
+
+@pytest.mark.peers
+def test_timm_checkpoint_rows_have_the_settings_of_timm():
+    timm = peer("timm.models")
+    modes = {"center": "shortest", "squash": "squash", "border": "longest"}
+    rows = [row for row in ROWS if "timm/" in row.address]
+    assert rows
+    for row in rows:
+        said, ours = timm.get_pretrained_cfg(row.name), row.preprocessing
+        assert row.input_size == ours.size == said.input_size[1:]
+        assert row.classes == said.num_classes
+        assert (ours.interpolation, ours.crop_fraction) == (said.interpolation, said.crop_pct)
+        assert ours.resize_mode == modes[said.crop_mode], row.name
+        assert same_pixels(ours, said.mean, said.std), row.name
+
+
+@pytest.mark.peers
+def test_vivit_checkpoint_row_has_the_settings_of_transformers():
+    """The JSON file of this checkpoint has the defaults of `VivitImageProcessor`."""
+    transformers = peer("transformers")
+    (row,) = list_checkpoints("google/vivit*")
+    said = transformers.VivitImageProcessor().to_dict()
+    found = of_transformers("test", {"model_type": "vivit"}, said).preprocessing
+    assert same_pixels(row.preprocessing, found.mean, found.std)
+    same = dataclasses.replace(found, mean=row.preprocessing.mean, std=row.preprocessing.std)
+    assert same == row.preprocessing
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,58 @@ def test_hub_preset_in_the_cache_loads_without_a_network(hub, tmp_path, monkeypa
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
-def test_readme_block_with_a_checkpoint_fine_tunes_its_layers(hub, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("architecture", "labels", "arguments", "activation"),
+    [
+        ("vit_base_patch16_clip_224", None, {}, None),
+        ("vit_base_patch16_clip_224", None, {"classifier_activation": "sigmoid"}, "sigmoid"),
+        ("vit_base_patch16_clip_224", [f"{i}" for i in range(512)], {}, "softmax"),
+        ("vit_base_patch16_224", None, {}, "softmax"),
+        ("vit_large_patch14_clip_224", None, {}, "softmax"),  # its embeddings have 768 channels
+    ],
+)
+def test_timm_preset_of_a_clip_tower_gives_embeddings_without_softmax(
+    tmp_path, architecture, labels, arguments, activation
+):
+    from safetensors.numpy import save_file
+
+    entries = to_timm(create_model("vit_pico8", classes=512, class_token=True, activation="gelu"))
+    save_file(entries, tmp_path / "model.safetensors")
+    pixels = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32]}
+    said = {"architecture": architecture, "pretrained_cfg": pixels, "label_names": labels}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    model = kt.from_preset(tmp_path, num_heads=2, **arguments)
+    assert model.classes == 512 and model.classifier_activation == activation
+    if activation is None:
+        with pytest.warns(UserWarning, match="reset"):
+            other = kt.from_preset(tmp_path, num_heads=2, classes=3)
+        assert other.classifier_activation == "softmax"
+
+
+def test_timm_preset_of_a_clip_tower_with_as_many_classes_gets_a_new_head(tmp_path):
+    from safetensors.numpy import save_file
+
+    given = {"class_token": True, "activation": "gelu"}
+    save_file(to_timm(create_model("vit_pico8", classes=512, **given)), tmp_path / "a.safetensors")
+    pixels = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32]}
+    said = {"architecture": "vit_base_patch16_clip_224", "pretrained_cfg": pixels}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    (tmp_path / "a.safetensors").rename(tmp_path / "model.safetensors")
+    names = [f"class {i}" for i in range(512)]
+    for call in (
+        lambda **new: kt.from_preset(tmp_path, num_heads=2, **new),
+        lambda **new: create_model("vit_pico8", weights=tmp_path, num_heads=2, **given, **new),
+    ):
+        for class_names in (None, names):
+            with pytest.warns(UserWarning, match="(?s)reset .*: head/kernel.*embeddings"):
+                model = call(classes=512, class_names=class_names)
+            assert model.classifier_activation == "softmax"
+            assert not np.any(model.head.get_weights()[0])
+        with pytest.raises(ValueError, match="`class_names`.*`classes`.*classes=512"):
+            call(class_names=names)
+
+
+def test_readme_block_with_a_checkpoint_fine_tunes_and_saves_the_model(hub, tmp_path, monkeypatch):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (block,) = (x for x in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "hf://" in x)
     assert f'"{NAME}"' in block
@@ -170,7 +221,7 @@ def test_hub_preset_with_learned_tokens_loads_the_same_weights_as_create_model(h
         ("right", "hf://timm", ValueError, "address='hf://timm'"),
     ],
 )
-def test_from_preset_hub_errors_name_the_cause_and_never_the_token(
+def test_from_preset_hub_errors_name_the_cause_and_never_the_access_token(
     hub, monkeypatch, capfd, how, name, error, message
 ):
     hub.how = how

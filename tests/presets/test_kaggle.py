@@ -60,7 +60,7 @@ def test_from_preset_never_uses_an_interrupted_kaggle_download(kaggle):
         (500, NAME, ConnectionError, NAME),
     ],
 )
-def test_from_preset_kaggle_errors_name_the_cause_and_never_the_token(
+def test_from_preset_kaggle_errors_name_the_cause_and_never_the_access_token(
     kaggle, capfd, status, name, error, message
 ):
     kaggle.status = status

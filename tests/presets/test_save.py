@@ -1,5 +1,6 @@
 """Folders that `save_to_preset` writes and `from_preset` opens, and configs that are refused."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -13,6 +14,7 @@ import pytest
 import keras_tokenlearner as kt
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications.load import load_model
+from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
 from keras_tokenlearner.presets import hub
 from keras_tokenlearner.presets.addresses import parse_address
@@ -49,6 +51,14 @@ def test_model_from_saved_preset_equals_the_model(tmp_path):
     same(model, load_model(folder, owner="test"))
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n") and "library_name: keras_tokenlearner" in card
+
+
+def test_model_with_another_resizing_keeps_it_in_its_preset(tmp_path):
+    model = create_model("vit_pico8", classes=3)
+    rule = dataclasses.replace(model.preprocessing, crop_fraction=0.875)
+    model.preprocessing = rule
+    assert preprocessing_of(model) == rule
+    assert kt.from_preset(model.save_to_preset(tmp_path / "mine")).preprocessing == rule
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
@@ -172,7 +182,7 @@ def test_saved_preset_keeps_frozen_layers_but_trains_a_new_head(tmp_path, whole)
     assert [weight.path for weight in other.trainable_weights] == [*paths, *head]
 
 
-def test_functions_of_weights_and_presets_with_a_tilde_use_the_home_folder(tmp_path, monkeypatch):
+def test_weight_and_preset_functions_with_a_tilde_path_use_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     model, _ = saved(tmp_path, "vit_pico8")
@@ -249,6 +259,21 @@ def test_save_to_preset_in_a_folder_with_other_weights_raises(tmp_path, name):
     with pytest.raises(ValueError, match=rf"save_to_preset: `folder`.*{name}"):
         model.save_to_preset(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_from_preset_with_other_class_names_of_the_same_number_resets_the_head(tmp_path):
+    names = ["sad", "angry", "fear"]
+    model, folder = saved(tmp_path, class_names=names)
+    model.head.trainable = False
+    model.save_to_preset(folder)
+    with pytest.warns(UserWarning, match="(?s)reset .*: head/kernel.*`class_names`"):
+        other = kt.from_preset(folder, classes=3, class_names=sorted(names))
+    assert other.class_names == ("angry", "fear", "sad") and other.head.trainable
+    assert not np.array_equal(other.head.get_weights()[0], model.head.get_weights()[0])
+    for given in ({}, {"classes": 3, "class_names": names}, {"class_names": ["bad", "angry", "x"]}):
+        same(model, kt.from_preset(folder, **given))
+    with pytest.raises(ValueError, match="from_preset.*'angry' as class 0 .* class 1 of"):
+        kt.from_preset(folder, class_names=sorted(names))
 
 
 def test_from_preset_with_other_classes_keeps_the_body_and_warns_of_a_reset_head(tmp_path):
@@ -361,7 +386,7 @@ def test_save_to_preset_of_an_unsuitable_object_raises(tmp_path):
         kt.presets.save_to_preset("vit_b16", tmp_path)
 
 
-def test_from_preset_of_a_name_or_file_for_another_function_raises_and_states_the_call(tmp_path):
+def test_from_preset_of_a_weights_name_or_keras_file_raises_and_states_the_correct_call(tmp_path):
     name = "tokenlearner_nano4_8at2/fashion_mnist"
     with pytest.raises(ValueError, match=r"create_model\('tokenlearner_nano4_8at2', weights="):
         kt.from_preset(name)
@@ -507,7 +532,7 @@ def test_from_preset_of_an_object_that_is_no_path_raises_and_states_the_object(w
 
 
 @pytest.mark.parametrize("raw", [True, False])
-def test_from_preset_with_other_include_preprocessing_takes_floats(tmp_path, raw):
+def test_from_preset_with_changed_include_preprocessing_has_a_float32_input(tmp_path, raw):
     """Only raw pixels may be integers."""
     inputs = keras.Input((32, 32, 3), name="image", dtype="uint8" if raw else "float16")
     _, folder = saved(tmp_path, "vit_pico8", input_tensor=inputs, include_preprocessing=raw)
@@ -517,7 +542,7 @@ def test_from_preset_with_other_include_preprocessing_takes_floats(tmp_path, raw
     assert (other.name, other.dtype) == ("image", "float32")
 
 
-def test_from_preset_with_preprocessing_left_out_equals_the_model_of_uint8_pixels(tmp_path):
+def test_from_preset_without_preprocessing_equals_the_model_if_its_pixels_are_scaled(tmp_path):
     inputs = keras.Input((32, 32, 3), dtype="uint8")
     model, folder = saved(tmp_path, "vit_pico8", input_tensor=inputs)
     bare = kt.from_preset(folder, include_preprocessing=False)

@@ -11,8 +11,8 @@ from keras_tokenlearner.models import VisionTransformer
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.hub import fetch_files
-from keras_tokenlearner.presets.transformers_json import of_transformers
 from keras_tokenlearner.weights import plan_of
+from keras_tokenlearner.weights.transformers_json import of_transformers
 from tests.skips import peer
 from tests.weights.foreign import close, fill, outputs
 
@@ -135,7 +135,7 @@ def flat_patches(pixels, edge=8):
     return patches, mask, torch.tensor([grid] * count)
 
 
-def expected(name, module, images):
+def expected(name, module, images, **arguments):
     """Return logits of transformers, or else `pooler_output`, or else the mean of the tokens."""
     import torch
 
@@ -144,7 +144,8 @@ def expected(name, module, images):
         module = module.vision_model
     inputs = flat_patches(pixels) if name.startswith("siglip2") else (pixels,)
     with torch.no_grad():
-        found = module(*inputs, **({"skip_predictor": True} if name == "vjepa2" else {}))
+        arguments |= {"skip_predictor": True} if name == "vjepa2" else {}
+        found = module(*inputs, **arguments)
     if "logits" in found:
         return found.logits.numpy()
     if "pooler_output" in found:
@@ -166,7 +167,7 @@ def test_transformers_preset_gives_the_outputs_of_transformers(name, tmp_path):
     close(outputs(model, images), expected(name, module, images))
 
 
-def test_transformers_preset_of_a_size_not_divisible_by_patches_keeps_the_size(tmp_path):
+def test_transformers_preset_of_an_image_size_not_divisible_by_patches_keeps_the_size(tmp_path):
     transformers = peer("transformers")
     config = transformers.ViTConfig(**SIZES | LABELS | {"image_size": 37})
     module = fill(transformers.ViTForImageClassification(config))
@@ -177,6 +178,25 @@ def test_transformers_preset_of_a_size_not_divisible_by_patches_keeps_the_size(t
     assert model.input_shape[1:] == (37, 37, 3)
     images = np.random.default_rng(2).integers(0, 256, (2, 37, 37, 3)).astype("float32")
     close(outputs(model, images), expected("vit", module, images))
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "siglip_pair", "clip", "dinov2", "dinov2_registers", "dinov3"]
+)
+def test_transformers_preset_has_the_size_of_its_processor(name, tmp_path):
+    """DINOv2 has positions for images of 518 pixels, and crops images to 224 pixels."""
+    module = theirs(name)
+    module.save_pretrained(tmp_path)
+    edge = 16  # the positions are for 32 pixels
+    pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "crop_size": edge, "size": 2 * edge}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))
+    classifies = "Classification" in MODELS[name][0]
+    model = kt.from_preset(tmp_path, **({"classifier_activation": None} if classifies else {}))
+    assert model.input_shape[1:] == (edge, edge, 3)
+    assert model.preprocessing.size == (edge, edge) and model.preprocessing.crop_fraction == 0.5
+    images = np.random.default_rng(2).integers(0, 256, (2, edge, edge, 3)).astype("float32")
+    given = {} if "dino" in name else {"interpolate_pos_encoding": True}
+    close(outputs(model, images), expected(name, module, images, **given))
 
 
 def test_siglip2_preset_on_another_grid_gives_the_outputs_of_transformers(tmp_path):

@@ -89,7 +89,7 @@ def test_fetch_after_a_failed_download_downloads_again(server, tmp_path, how, er
     ],
 )
 @pytest.mark.parametrize("digest", [None, SHA256])
-def test_download_of_an_address_with_any_characters_asks_for_its_path(
+def test_download_of_an_address_with_special_characters_requests_its_path(
     server, tmp_path, end, path, digest
 ):
     for _ in range(2):
@@ -165,7 +165,7 @@ def test_download_without_write_access_to_the_cache_is_kept_in_a_temporary_folde
     assert server.requests == ["/a/b.weights.h5"]
 
 
-def test_download_during_the_download_of_another_process_returns_the_file(
+def test_download_while_another_process_downloads_the_same_file_returns_the_file(
     server, tmp_path, monkeypatch
 ):
     get_file, others = keras.utils.get_file, []

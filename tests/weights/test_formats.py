@@ -490,7 +490,9 @@ def test_h5_datasets_of_unsupported_types_raise_and_name_the_type(tmp_path):
 
 
 @pytest.mark.parametrize("is_empty", [False, True])
-def test_torch_file_of_dictionaries_that_double_at_every_level_raises(tmp_path, is_empty):
+def test_torch_file_of_nested_dictionaries_whose_number_doubles_at_every_level_raises(
+    tmp_path, is_empty
+):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     tree = {} if is_empty else {"x": torch.zeros(1)}
     for _ in range(30):

@@ -55,6 +55,48 @@ def test_huggingface_vit_gives_the_logits_of_transformers(image, tmp_path):
         close(outputs(model, images), expected)
 
 
+@pytest.mark.parametrize("name", ["ViT", "DeiT"])
+def test_huggingface_module_in_memory_keeps_its_own_settings(name):
+    settings = {"layer_norm_eps": 1e-3, "hidden_act": "gelu_new", "id2label": {0: "b", 1: "a"}}
+    module = theirs(f"{name}ForImageClassification", **settings)
+    plan = plan_of(module, normalization="half")
+    assert plan.class_names == ("b", "a") and plan.grid == (4, 4)
+    model = VisionTransformer(
+        plan.config,
+        (32, 32, 3),
+        classes=2,
+        classifier_activation=None,
+        preprocessing=plan.preprocessing,
+    )
+    assert not plan.load(model).left
+    images = pixels()
+    close(outputs(model, images), module(normalised(images)).logits.detach().numpy())
+
+
+def test_huggingface_module_with_an_unknown_activation_needs_the_argument_or_a_model(tmp_path):
+    module = theirs("ViTForImageClassification", num_labels=5, hidden_act="relu")
+    with pytest.raises(ValueError, match="plan_of: .* module .*`activation`.*'relu'") as caught:
+        plan_of(module, normalization="half").config  # noqa: B018
+    assert "file" not in str(caught.value)
+    plan = plan_of(module, normalization="half", activation="relu")
+    model = VisionTransformer(
+        plan.config,
+        (32, 32, 3),
+        classes=5,
+        classifier_activation=None,
+        preprocessing=plan.preprocessing,
+    )
+    assert not load(model, None, module, normalization="half").left
+    images = pixels()
+    expected = module(normalised(images)).logits.detach().numpy()
+    close(outputs(model, images), expected)
+    module.save_pretrained(tmp_path)
+    given = {"normalization": "half", "classifier_activation": None}
+    with pytest.raises(ValueError, match="from_preset.*`activation`.*'relu'"):
+        kt.from_preset(tmp_path, **given)
+    close(outputs(kt.from_preset(tmp_path, activation="relu", **given), images), expected)
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_huggingface_sharded_vit_gives_the_logits_of_transformers(kind, tmp_path):
     """The shards have the format of current releases of transformers, or of releases before 5."""

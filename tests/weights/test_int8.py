@@ -77,7 +77,7 @@ def test_int8_weights_converted_to_float32_and_back_are_equal(wide, tmp_path):
         one.visititems(same)
 
 
-def test_int8_file_with_another_hash_raises(wide, monkeypatch):
+def test_int8_file_with_a_wrong_hash_raises(wide, monkeypatch):
     _, _, integers = wide
     row = dataclasses.replace(row_of(integers), sha256="0" * 64)
     with pytest.raises(ValueError, match=rf"{integers.name}.*{'0' * 64}"):

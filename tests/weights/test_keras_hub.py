@@ -6,8 +6,8 @@ import pytest
 
 import keras_tokenlearner as kt
 from keras_tokenlearner.models import VisionTransformer
-from keras_tokenlearner.presets.keras_json import of_keras
 from keras_tokenlearner.weights import load, plan_of
+from keras_tokenlearner.weights.keras_json import of_keras
 from tests.skips import peer
 from tests.weights.foreign import build, close, outputs, pixels, randomise, refused
 
@@ -81,6 +81,32 @@ def test_keras_hub_backbone_gives_the_tokens_of_keras_hub(form, tmp_path):
     assert not load(model, "keras_hub", checkpoint).left
     images = pixels()
     close(outputs(model, images), outputs(backbone, images / 127.5 - 1))
+
+
+def test_keras_hub_model_in_memory_keeps_its_own_settings():
+    hub = peer("keras_hub")
+    sizes = {"patch_size": 8, "hidden_dim": 32, "num_layers": 2, "num_heads": 2}
+    shape = (32, 32, 3)
+    backbone = hub.models.ViTBackbone(
+        image_shape=shape, mlp_dim=48, layer_norm_epsilon=1e-3, **sizes
+    )
+    converter = hub.layers.ViTImageConverter(image_size=(32, 32), scale=1 / 255, offset=0.0)
+    classifier = hub.models.ViTImageClassifier(
+        backbone=randomise(backbone),
+        num_classes=5,
+        preprocessor=hub.models.ViTImageClassifierPreprocessor(converter),
+    )
+    plan = plan_of(classifier)
+    assert plan.config.layer_norm_epsilon == 1e-3 and plan.grid == (4, 4)
+    np.testing.assert_allclose((plan.preprocessing.mean, plan.preprocessing.std), [(0,), (1,)])
+    model = VisionTransformer(
+        plan.config, shape, include_top=False, preprocessing=plan.preprocessing
+    )
+    assert not load(model, "keras_hub", classifier).left
+    images = pixels()
+    close(outputs(model, images), outputs(backbone, images / 255))
+    sizes |= {"intermediate_dim": 48, "image_shape": shape, "layer_norm_epsilon": 1e-3}
+    assert plan_of(hub.models.SigLIPVisionEncoder(**sizes)).config.layer_norm_epsilon == 1e-3
 
 
 @pytest.mark.parametrize("form", ["model", "file"])
@@ -196,6 +222,35 @@ def test_keras_hub_dinov3_gives_the_tokens_of_keras_hub(changes, tmp_path):
     close(outputs(again, images), expected)
 
 
+@pytest.mark.once("torch")
+def test_keras_hub_dinov3_with_a_function_as_activation_gives_its_name_or_asks_for_it(tmp_path):
+    kind = peer("keras_hub").models.DINOV3Backbone
+    backbone = kind(**SIZES, hidden_activation=keras.activations.silu)
+    assert plan_of(backbone).config.activation == "silu"
+    backbone.save_to_preset(str(tmp_path))
+    assert kt.from_preset(tmp_path).config.activation == "silu"
+
+    def gelu(x):
+        return keras.ops.relu(x)
+
+    backbone = kind(**SIZES, hidden_activation=gelu)
+    with pytest.raises(ValueError, match="plan_of: the model .*`activation`.*function") as caught:
+        plan_of(backbone).config  # noqa: B018
+    assert "file" not in str(caught.value)
+    plan = plan_of(backbone, activation="relu")
+    model = VisionTransformer(
+        plan.config, (32, 32, 3), include_top=False, preprocessing=plan.preprocessing
+    )
+    assert not load(model, None, backbone).left
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("shape", [(3, 32, 48), (32, 48, 3)], ids=str)
+def test_keras_hub_image_shape_with_channels_first_or_last_gives_height_and_width(shape):
+    said = {"registered_name": "keras_hub>DINOV3Backbone", "config": {"image_shape": shape}}
+    assert of_keras("test", said, {}, {}).input_size == (32, 48)
+
+
 def test_keras_hub_dinov3_without_a_bias_of_the_embedding_raises():
     backbone = peer("keras_hub").models.DINOV3Backbone(**SIZES, num_register_tokens=2)
     entries = {weight.path: keras.ops.convert_to_numpy(weight) for weight in backbone.weights}
@@ -218,6 +273,7 @@ def normalise(converter, images):
     "scaling",
     [
         {"scale": [1 / 60, 1 / 50, 1 / 40], "offset": [-2, -1, -3]},
+        {"scale": np.array([1 / 60, 1 / 50, 1 / 40]), "offset": np.array([-2.0, -1.0, -3.0])},
         {"scale": 1 / 127.5, "offset": -1},
         {},
     ],

@@ -107,7 +107,7 @@ def test_position_bias_is_resized_for_another_grid_by_every_loading_function(tmp
     assert {learner.parents for learner in model.token_learners} == {(0, 0, 1, 2)}
 
 
-def test_position_bias_of_a_mapping_has_the_tree_of_the_grid_in_the_mapping():
+def test_position_bias_loaded_from_a_mapping_has_the_cell_tree_of_the_grid_in_the_mapping():
     given = {**STUDENT, "classes": 5, "num_tokens": 6}
     square, wide = (create_model(PICO, input_shape=(32, n, 3), **given) for n in (32, 48))
     trees = [model.token_learners[0].parents for model in (square, wide)]
@@ -130,7 +130,7 @@ def test_position_bias_over_space_time_loaded_into_a_model_over_frames_raises(tm
         np.testing.assert_array_equal(one, two)
 
 
-def test_load_of_a_plain_vit_keeps_the_bias_of_proportional_attention():
+def test_load_of_a_plain_vit_into_a_student_keeps_the_bias_of_proportional_attention():
     plain = create_model("vit_pico8", classes=5, class_token=True)
     student = create_model(PICO, classes=5, class_token=True, **STUDENT)
     for model in (plain, student):
@@ -252,7 +252,21 @@ def test_load_into_a_custom_head_compares_pool_prefix_only_if_it_loads_the_head(
         load(with_own_head(other, "pooling", name), None, teacher, head="drop")
 
 
-def test_load_compares_the_epsilon_of_the_last_norm_with_its_default():
+@pytest.mark.parametrize("reads", ["average", "attention"])
+def test_load_without_head_compares_pool_prefix_only_of_a_pooling_in_the_file(reads):
+    given = {"class_token": True, "head_reads": reads}
+    backbone = create_model("vit_pico8", include_top=False, pooling="head", **given)
+    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in backbone.weights}
+    plan = plan_of(arrays, statement=Statement(is_config=True))
+    model = create_model("vit_pico8", classes=5, pool_prefix=True, **given)
+    if reads == "average":
+        assert plan.load(model).left == ("head/kernel", "head/bias")
+    else:
+        with pytest.raises(ValueError, match="pool_prefix is True"):
+            plan.load(model)
+
+
+def test_load_treats_an_unset_final_norm_epsilon_as_its_default_value():
     plain, stated = (
         create_model("vit_pico8", classes=5, final_norm_epsilon=e) for e in (None, 1e-6)
     )
@@ -288,7 +302,7 @@ def test_plan_of_a_model_with_an_unknown_position_resize_raises(wrong):
             call()
 
 
-def test_plan_of_raises_for_a_statement_with_an_unknown_resize():
+def test_plan_of_with_a_statement_of_an_unknown_position_resize_raises():
     arrays = {w.path: w for w in create_model("vit_pico8", classes=5).weights}
     with pytest.raises(ValueError, match="plan_of: .*position_resize='bicubc'"):
         plan_of(arrays, statement=Statement(resize="bicubc"))

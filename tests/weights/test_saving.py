@@ -88,7 +88,7 @@ def test_weights_of_a_model_without_head_but_with_pre_logits_load(tmp_path):
     _equal(create_model("vit_pico8", weights=path, **given), model)
 
 
-def test_load_weights_with_other_norms_into_a_model_without_top_raises(tmp_path):
+def test_load_weights_with_norms_unlike_the_model_without_top_raises(tmp_path):
     model = create_model("vit_pico8", final_norm="pooled", embedding_norm=True)
     path = tmp_path / "a.weights.h5"
     save_weights(model, path)
@@ -275,7 +275,7 @@ def test_weights_path_with_another_suffix_raises(name):
 
 
 @pytest.mark.parametrize("form", ["upper", "empty", "text"])
-def test_sha256_file_in_upper_case_is_read_and_a_text_without_hash_raises(saved, form):
+def test_sha256_file_in_upper_case_is_read_and_sha256_file_without_hash_raises(saved, form):
     model, path, digest = saved
     beside = path.with_name(path.name + ".sha256")
     beside.write_text({"upper": digest.upper(), "empty": "", "text": "none  here\n"}[form])

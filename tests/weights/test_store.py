@@ -56,6 +56,20 @@ def test_included_weights_with_other_classes_get_a_new_head():
     assert not np.any(model.head.get_weights()[0])
 
 
+@pytest.mark.once("torch")
+def test_included_weights_with_other_class_names_get_a_new_head():
+    name = "tokenlearner_nano4_8at2"
+    names = [*STORE[name, "cifar10"].class_names]
+    with pytest.raises(ValueError, match="create_model.*`class_names`.*'cifar10'"):
+        create_model(name, weights="cifar10", class_names=names[::-1])
+    for classes in (None, 10):
+        with pytest.raises(ValueError, match="create_model.*`class_names`.* 10 names.* 9 names"):
+            create_model(name, weights="cifar10", class_names=names[:0:-1], classes=classes)
+    with pytest.warns(UserWarning, match="cifar10.* 10 .* differ"):
+        model = create_model(name, weights="cifar10", classes=10, class_names=names[::-1])
+    assert model.class_names == (*names[::-1],) and not np.any(model.head.get_weights()[0])
+
+
 def test_included_weights_without_top_accept_any_image_size():
     model = create_model(
         "tokenlearner_nano4_8at2",

@@ -55,6 +55,19 @@ def theirs(image=32, **changes):
     return fill(kind(img_size=image, **arguments))
 
 
+@pytest.mark.parametrize("source", [None, "dinov2", "timm"])
+def test_dinov3_file_of_meta_raises_and_names_the_files_of_other_libraries(source):
+    """The file has the other names of DINOv2, and no positions."""
+    entries = to_timm(create_model("vit_pico8", classes=2, register_tokens=4))
+    entries["storage_tokens"] = entries.pop("reg_token")
+    entries["rope_embed.periods"] = np.ones(4, "float32")
+    entries["mask_token"] = np.zeros((1, 32), "float32")
+    del entries["pos_embed"]
+    for name in ("hf://timm/vit_small_patch16_dinov3", "hf://facebook/dinov3"):
+        with pytest.raises(ValueError, match=f"DINOv3.*{name}.*source={source!r}"):
+            plan_of(entries, source)
+
+
 @pytest.mark.every_backend
 @pytest.mark.peers
 @pytest.mark.parametrize("form", FORMS)
@@ -146,7 +159,7 @@ def test_timm_checkpoint_decides_the_config_of_create_model(tmp_path):
     close(outputs(again, images), outputs(model, images))
 
 
-def test_distilled_head_in_a_model_with_another_head_input_raises_unless_dropped():
+def test_distilled_head_for_a_model_with_different_head_reads_raises_unless_the_head_is_dropped():
     """The shape of a head does not show whether it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
@@ -407,3 +420,11 @@ def test_export_to_timm_of_a_custom_head_on_pooled_patches_equals_the_export_of_
         np.testing.assert_array_equal(found[name], array)
     with pytest.raises(ValueError, match="to_timm: .*pool_prefix=True"):
         to_timm(with_head(body.output))
+
+
+@pytest.mark.parametrize("reducer", ["spatial_pooling", "fixed_grid"])
+def test_export_to_timm_of_a_cut_model_with_a_reducer_without_weights_raises(reducer):
+    model = build("timm", reducer=reducer)
+    cut = keras.Model(model.input, model.get_layer("pooling").output)
+    with pytest.raises(ValueError, match=f"to_timm: .*{reducer}"):
+        to_timm(cut)

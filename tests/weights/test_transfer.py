@@ -116,7 +116,7 @@ def test_load_with_normalization_unlike_the_preprocessing_raises():
 
 
 @pytest.mark.parametrize("mean", [(0.4, 0.5, 0.6), (0.5,)], ids=str)
-def test_load_compares_the_pixels_of_a_model_with_a_custom_head(mean):
+def test_load_compares_the_preprocessing_of_a_model_with_a_custom_head(mean):
     pair = (mean, (0.2,) * len(mean))
     plan = plan_of(ENTRIES, "augreg", normalization=pair)
     for include in (True, False):

@@ -11,6 +11,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.models._registry import get_arch_pretrained_cfgs
 
 MODULES = (
     "beit",
@@ -28,6 +29,7 @@ MODULES = (
 )
 ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
 NORMS = {"LayerNorm": "layer_norm", "RmsNorm": "rms_norm"}
+CLIP = ("_clip_", "_mci_", "_pe_core_")  # parts of the names of image towers
 PLAIN = {
     "cls": ("VisionTransformer", "VisionTransformerDistilled", "Eva", "Beit"),
     "block": ("Block", "EvaBlock"),
@@ -100,6 +102,7 @@ def row(name: str) -> dict[str, str | int | float]:
         "scale_norm": int(
             type(getattr(attention, "norm", None)).__name__ not in ("NoneType", "Identity")
         ),
+        "projection": projection(name),
         "rope": "",
     }
     rope = getattr(model, "rope", None)
@@ -107,6 +110,15 @@ def row(name: str) -> dict[str, str | int | float]:
         found |= {column: value(rope) for column, value in ROPE.items()}
         found["rope_rotate_half"] = int(bool(getattr(attention, "rotate_half", False)))
     return found
+
+
+def projection(name: str) -> int | str:
+    """Return the width of the embeddings that an image tower of CLIP computes, or ""."""
+    if not any(part in name for part in CLIP):
+        return ""
+    found = get_arch_pretrained_cfgs(name).items()
+    widths = {cfg.num_classes for tag, cfg in found if "_ft_" not in tag} - {0}
+    return widths.pop() if len(widths) == 1 else ""
 
 
 def _is_grouped(attention: Any) -> bool:

@@ -195,5 +195,5 @@ def check_total(owner: str, path: Path, total: int, ratio: int = _RATIO) -> None
     if total > limit:
         raise ValueError(
             f"{owner}: {path} is refused as a decompression bomb: it would unpack to {total} "
-            f"bytes, more than the limit of {limit}; save the arrays uncompressed"
+            f"bytes, more than the limit of {limit} bytes. Save the arrays uncompressed"
         )

@@ -51,7 +51,8 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
         file.visititems(visit)
     except Exception as error:  # the library raises errors of any type on a damaged file
         raise ValueError(
-            f"{owner}: {path} is damaged or not an HDF5 file; download or save it again: {error}"
+            f"{owner}: {path} is damaged or not an HDF5 file; download or save it again. "
+            f"Reason: {error}"
         ) from error
     check_total(owner, path, sum(entry.nbytes for entry in entries.values()))
     return entries
@@ -104,7 +105,7 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
         except Exception as error:
             raise ValueError(
                 f"{owner}: the dataset {name} of {path} is damaged; download or save the file "
-                f"again: {error}"
+                f"again. Reason: {error}"
             ) from error
 
     return Entry(tuple(item.shape), dtype, guarded)

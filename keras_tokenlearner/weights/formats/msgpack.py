@@ -78,8 +78,8 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
         return flat_entries(owner, cast("Mapping[str, Nested]", _joined(tree)))
     except Exception as error:  # a damaged file raises errors of any type
         raise ValueError(
-            f"{owner}: {path} is damaged or not a Flax checkpoint; download or save it again: "
-            f"{error}"
+            f"{owner}: {path} is damaged or not a Flax checkpoint; download or save it again. "
+            f"Reason: {error}"
         ) from error
 
 

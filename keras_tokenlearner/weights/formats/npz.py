@@ -41,7 +41,8 @@ def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipI
         members = archive.infolist()
     except Exception as error:  # zipfile raises errors of any type on a damaged directory
         raise ValueError(
-            f"{owner}: {path} is damaged or not a zip archive; download or save it again: {error}"
+            f"{owner}: {path} is damaged or not a zip archive; download or save it again. "
+            f"Reason: {error}"
         ) from error
     if len({member.filename for member in members}) != len(members):
         raise ValueError(
@@ -67,11 +68,12 @@ def _guarded(owner: str, path: Path, call: Callable[[], _T]) -> _T:
         return call()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise ValueError(
-            f"{owner}: {path} is damaged or not an npz file; download or save it again: {error}"
+            f"{owner}: {path} is damaged or not an npz file; download or save it again. "
+            f"Reason: {error}"
         ) from error
     except Exception as error:  # numpy raises errors of any type on a damaged header
         raise ValueError(
-            f"{owner}: {path} is not a valid npz file; download or save it again: {error}"
+            f"{owner}: {path} is not a valid npz file; download or save it again. Reason: {error}"
         ) from error
 
 

@@ -35,8 +35,8 @@ def parts_of(owner: str, path: Path) -> dict[str, set[str]]:
                 parts.setdefault(str(file), set()).add(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{owner}: {path} must be the index of a checkpoint in parts; download it again: "
-            f"{error!r}"
+            f"{owner}: {path} must be the index of a checkpoint in parts; download it again. "
+            f"Reason: {error!r}"
         ) from error
     for file in parts:
         if Path(file).name != file or file in ("", "..") or file.endswith(".json"):
@@ -65,7 +65,7 @@ def join_parts(owner: str, index: Path, to: Path) -> None:
             except Exception as error:  # the library raises errors of any type on a damaged file
                 raise ValueError(
                     f"{owner}: {path} is damaged or not a part of {index}; download or save both "
-                    f"again: {error}"
+                    f"again. Reason: {error}"
                 ) from error
 
 

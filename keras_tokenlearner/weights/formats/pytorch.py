@@ -39,7 +39,8 @@ def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
         except Exception as error:  # a damaged or malicious pickle raises errors of any type
             raise ValueError(
                 f"{owner}: {path} is not unpickled, because it is damaged or contains more than "
-                f"tensors; save only the model's state_dict() with torch.save: {first_line(error)}"
+                "tensors. Save only the model's state_dict() with torch.save. "
+                f"Error of torch.load: {first_line(error)}"
             ) from error
     if not isinstance(content, collections.abc.Mapping):
         raise ValueError(
@@ -74,7 +75,7 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
         if total > path.stat().st_size:
             raise ValueError(
                 f"{owner}: {path} is refused as a decompression bomb: it would unpack to {total} "
-                f"bytes, more than its {path.stat().st_size} bytes; save it again with torch.save"
+                f"bytes, more than its {path.stat().st_size} bytes. Save it again with torch.save"
             )
         for member in members:
             info = zipfile.ZipInfo(member.filename)
@@ -94,5 +95,5 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
                         raise ValueError("an entry must not be shorter than its header states")
             except Exception as error:  # damaged members raise errors of any type
                 raise ValueError(
-                    f"{owner}: {path} is damaged; download or save it again: {error}"
+                    f"{owner}: {path} is damaged; download or save it again. Reason: {error}"
                 ) from error

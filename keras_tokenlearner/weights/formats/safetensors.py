@@ -21,8 +21,8 @@ def safetensors_entries(owner: str, path: Path) -> dict[str, Entry]:
         kinds = {name: part.get_dtype() for name, part in slices.items()}
     except Exception as error:  # any error of the library or the system
         raise ValueError(
-            f"{owner}: {path} is damaged or not a safetensors file; download or save it again: "
-            f"{error}"
+            f"{owner}: {path} is damaged or not a safetensors file; download or save it again. "
+            f"Reason: {error}"
         ) from error
 
     def read(name: str) -> np.ndarray:
@@ -31,7 +31,7 @@ def safetensors_entries(owner: str, path: Path) -> dict[str, Entry]:
         except Exception as error:
             raise ValueError(
                 f"{owner}: the entry {name} of {path} cannot be read; download or save the file "
-                f"again: {error}"
+                f"again. Reason: {error}"
             ) from error
 
     entries = {}

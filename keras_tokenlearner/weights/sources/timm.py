@@ -174,7 +174,7 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     config, registers = structure.config, len(arrays.get(names.REGISTERS, ()))
     is_distilled = reads == "class_and_registers"
     unknown = config.newer
-    unknown += [f"reducer={config.reducer!r}"] if config.reducer else []  # may have no weights
+    unknown += [layer.name for layer in structure.reducers]  # may have no weights
     unknown += ["block_attention='vector'"] if config.block_attention == "vector" else []
     unknown += [names.PRE_NORM] if f"{names.PRE_NORM}/gamma" in arrays else []
     is_read = reads in (None, "average", "max") or (is_distilled and registers == 1)
@@ -216,12 +216,13 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 _ANCHORS = ("patch_embed.proj.weight",)
+META_DINOV3 = ("storage_tokens", "rope_embed")  # parts of names in Meta's files of DINOv3
 # Many families share the names of timm's ViT: only config.json states the family of a file.
 TIMM = Source(
     convert,
     anchors=_ANCHORS,
     marks=("blocks.0.",),
-    alien=("mask_token",),
+    alien=("mask_token", *META_DINOV3),
     choices={
         "activation": ("gelu", "gelu_tanh", "quick_gelu", "silu"),
         "layer_norm_epsilon": (1e-6, 1e-5),
@@ -232,7 +233,7 @@ TIMM = Source(
 )
 TIMM_DEIT = replace(
     TIMM,
-    alien=("mask_token", "norm_pre", "fc_norm"),
+    alien=("mask_token", "norm_pre", "fc_norm", *META_DINOV3),
     proof=("dist_token",),
     config=_CONFIG,
     choices={},
@@ -242,7 +243,7 @@ DINOV2 = Source(
     convert,
     anchors=_ANCHORS,
     marks=("ls1.gamma", "blocks.0."),
-    alien=("dist_token", "norm_pre", "fc_norm"),
+    alien=("dist_token", "norm_pre", "fc_norm", *META_DINOV3),
     proof=("mask_token",),
     config=_CONFIG,
     gated_mlp=_GATED_MLP,

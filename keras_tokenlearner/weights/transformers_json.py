@@ -1,14 +1,15 @@
-"""Reads the config.json of transformers and the settings of its processors."""
+"""Reads the settings of transformers: config.json and the JSON of a processor, or a module."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.config_fields import FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.presets.json_values import Object, numbers_of, preprocessing_of
+from keras_tokenlearner.weights.formats.read import CheckpointLike
+from keras_tokenlearner.weights.json_values import Object, numbers_of, preprocessing_of
 from keras_tokenlearner.weights.statement import Statement
 
 _SOURCES = {
@@ -67,27 +68,53 @@ def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     patch = _patch(vision)
     if patch and any(not isinstance(n, int) or n < 1 for n in patch):
         raise ValueError(
-            f"{owner}: the sizes of a patch in config.json must be positive integers. "
+            f"{owner}: the sizes of a patch in the settings of {kind!r} must be positive integers. "
             f"Received: tubelet_size={vision.get('tubelet_size')!r} and "
             f"patch_size={vision.get('patch_size')!r}"
         )
     frames = vision.get("frames_per_clip" if kind == "vjepa2" else "num_frames")
     clip = (frames, *size) if size and patch and isinstance(frames, int) else None
-    channels = vision.get("in_chans", vision.get("num_channels", 3))
+    channels = cast("int", vision.get("in_chans", vision.get("num_channels", 3)))
+    preprocessing = _preprocessing(owner, kind, pixels)
+    activation = _activation(source, vision)
+    shape = (*clip, channels) if clip else None
+    if kind not in VIDEO_TYPES and preprocessing and preprocessing.size:
+        # DINOv2 has positions for images of 518 pixels, and is evaluated at 224 pixels.
+        shape = (*preprocessing.size, channels)
     return Statement(
         source=source,
-        fields=_fields(owner, source, vision),
-        preprocessing=_preprocessing(owner, kind, pixels),
+        fields=_fields(source, vision, activation),
+        unknown_activation=None if activation in _ACTIVATIONS else activation,
+        preprocessing=preprocessing,
         class_names=_class_names(said.get("id2label")),
         grid=tuple(n // p for n, p in zip(clip, patch, strict=True)) if clip and patch else None,
         input_size=size,
-        input_shape=(*clip, cast("int", channels)) if clip else None,
+        input_shape=shape,
         missing=_missing(source, vision),
         is_config=True,
     )
 
 
-def _fields(owner: str, source: str, vision: Object) -> dict[str, FieldValue]:
+def of_transformers_module(owner: str, module: CheckpointLike) -> Statement | None:
+    """Return the settings of a module of transformers, or `None` for other checkpoints."""
+    config: Any = getattr(module, "config", None)
+    if getattr(config, "model_type", None) not in _SOURCES:
+        return None
+    said = {**config.to_dict(), "architectures": [type(module).__name__]}
+    return of_transformers(owner, said, {})
+
+
+def _activation(source: str, vision: Object) -> str | None:
+    """Return the activation in a config of transformers, or `None` if it is not stated."""
+    activation = vision.get("hidden_act")
+    if vision.get("use_swiglu_ffn"):  # the gated MLP does not read `hidden_act`
+        return None
+    if activation is None:
+        return "quick_gelu" if source == "huggingface_clip" else None
+    return str(activation)
+
+
+def _fields(source: str, vision: Object, activation: str | None) -> dict[str, FieldValue]:
     """Return a config of transformers as fields of `VisionTransformerConfig`."""
     fields: dict[str, FieldValue] = {}
     heads = vision.get("num_attention_heads", _HEADS.get(source))
@@ -96,16 +123,8 @@ def _fields(owner: str, source: str, vision: Object) -> dict[str, FieldValue]:
     epsilon = vision.get("layer_norm_eps", vision.get("rms_norm_eps"))
     if isinstance(epsilon, float):
         fields["layer_norm_epsilon"] = epsilon
-    activation = vision.get("hidden_act")
-    if source == "huggingface_clip" and activation is None:
-        activation = "quick_gelu"
-    if activation is not None and not vision.get("use_swiglu_ffn"):
-        if str(activation) not in _ACTIVATIONS:
-            raise ValueError(
-                f"{owner}: `hidden_act` in config.json must be one of {list(_ACTIVATIONS)}. "
-                f"Received: hidden_act={activation!r}"
-            )
-        fields["activation"] = _ACTIVATIONS[str(activation)]
+    if activation in _ACTIVATIONS:
+        fields["activation"] = _ACTIVATIONS[activation]
     theta = vision.get("rope_theta")
     if source == "huggingface_dinov3" and isinstance(theta, (int, float)):
         fields["rotary_theta"] = float(theta)
@@ -161,7 +180,7 @@ def _preprocessing(owner: str, kind: str, said: Object) -> Preprocessing | None:
         return None
     mean, std = _scaling(owner, said)
     size, crop = said.get("size"), said.get("crop_size")
-    edge = _edge(size)
+    edge = _edge(size) if said.get("do_resize", True) else None
     wanted = _edge(crop) if said.get("do_center_crop", crop is not None) else edge
     name = str(said.get("image_processor_type") or said.get("feature_extractor_type") or kind)
     shortest = not name.lower().startswith(_SQUARE)
@@ -209,7 +228,7 @@ def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, 
     except TypeError as error:
         raise ValueError(
             f"{owner}: the settings of an image or video processor are damaged; download or save "
-            f"its JSON file again: {error}"
+            f"its JSON file again. Reason: {error}"
         ) from error
 
 

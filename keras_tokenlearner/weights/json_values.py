@@ -26,7 +26,7 @@ def read_json(owner: str, path: Path) -> Object:
             raise ValueError(f"the file must contain a JSON object, not a {type(said).__name__}")
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(
-            f"{owner}: {path.name} is damaged; download or save it again: {error}"
+            f"{owner}: {path.name} is damaged; download or save it again. Reason: {error}"
         ) from error
     return said
 
@@ -61,6 +61,6 @@ def preprocessing_of(
         )
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{owner}: the preprocessing in the config file is invalid; download or save the file "
-            f"again: {error}"
+            f"{owner}: the settings of the preprocessing are invalid; correct them, or download or "
+            f"save their file again. Reason: {error}"
         ) from error

@@ -1,16 +1,18 @@
-"""Reads the config.json, image_converter.json and task.json of KerasHub."""
+"""Reads the settings of KerasHub: config.json, image_converter.json and task.json, or a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
+import keras
 import numpy as np
 
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.config_fields import FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.presets.json_values import Object, numbers_of, preprocessing_of
+from keras_tokenlearner.weights.formats.read import CheckpointLike
+from keras_tokenlearner.weights.json_values import Object, preprocessing_of
 from keras_tokenlearner.weights.sources.keras_hub import head_of
 from keras_tokenlearner.weights.statement import Statement
 
@@ -44,29 +46,61 @@ def of_keras(owner: str, said: Object, pixels: Object, task: Object) -> Statemen
     ):
         found = [inner[name] for name in theirs if isinstance(inner.get(name), (int, float))]
         fields |= {ours: cast("float", found[0])} if found else {}
-    activation = inner.get("intermediate_activation", inner.get("hidden_activation"))
-    if activation is not None:
-        if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-            raise ValueError(
-                f"{owner}: the activation in config.json must be one of {list(_ACTIVATIONS)}. "
-                f"Received: activation={activation!r}"
-            )
-        fields["activation"] = _ACTIVATIONS[activation]
+    activation = _activation(inner)
+    is_known = isinstance(activation, str) and activation in _ACTIVATIONS
+    if is_known:
+        fields["activation"] = _ACTIVATIONS[cast("str", activation)]
     missing: tuple[str, ...] = ()
     if source == "keras_hub" and "pooling" in _config(task):
         class_token = bool(inner.get("use_class_token", True))
         head, missing = head_of(_config(task)["pooling"], class_token)
         fields |= head
-    image = inner.get("image_shape")
-    has_size = isinstance(image, Sequence) and len(image) == 3
     return Statement(
         source=source,
         fields=fields,
+        unknown_activation=None if is_known else activation,
         preprocessing=_preprocessing(owner, pixels),
-        input_size=tuple(cast("Sequence[int]", image)[:2]) if has_size else None,
+        input_size=_image_size(inner.get("image_shape")),
         missing_head=missing,
         is_config=True,
     )
+
+
+def of_keras_model(owner: str, model: CheckpointLike) -> Statement | None:
+    """Return the settings of a model of KerasHub in memory, or `None` for other checkpoints."""
+    backbone: Any = getattr(model, "backbone", model)  # a classifier has a backbone
+    kinds = [kind.__name__ for kind in type(backbone).__mro__ if kind.__name__ in _SOURCES]
+    if not kinds:
+        return None
+    converter = getattr(getattr(model, "preprocessor", None), "image_converter", None)
+    pixels = {} if converter is None else {"config": converter.get_config()}
+    pooling: Any = getattr(model, "pooling", None)
+    task: Object = {} if pooling is None else {"config": {"pooling": pooling}}
+    said = {"class_name": kinds[0], "config": backbone.get_config()}
+    return of_keras(owner, said, pixels, task)
+
+
+def _activation(inner: Object) -> object:
+    """Return the activation in a config of KerasHub, or `None` if it is not stated.
+
+    Functions of Keras become names. `keras.activations.serialize` would give their names to other
+    functions, too.
+    """
+    found: Any = inner.get("intermediate_activation", inner.get("hidden_activation"))
+    if isinstance(found, Mapping) and found.get("class_name") == "function":  # in a JSON file
+        found = found.get("config")
+    return found.__name__ if found in (keras.activations.gelu, keras.activations.silu) else found
+
+
+def _image_size(shape: JSON) -> tuple[int, ...] | None:
+    """Return height and width in the shape of an image, whose channels are first or last.
+
+    A config of KerasHub does not state the order. The images have fewer channels than pixels.
+    """
+    if not isinstance(shape, Sequence) or len(shape) != 3 or None in shape:
+        return None
+    first, *_, last = shape = cast("tuple[int, ...]", tuple(shape))
+    return shape[1:] if first < last else shape[:2]
 
 
 def _config(said: Object) -> Object:
@@ -75,7 +109,7 @@ def _config(said: Object) -> Object:
 
 
 def _preprocessing(owner: str, pixels: Object) -> Preprocessing | None:
-    """Return the `Preprocessing` of an image converter, or `None` without image_converter.json."""
+    """Return the `Preprocessing` of an image converter, or `None` without its settings."""
     if not pixels:
         return None
     said = _config(pixels)
@@ -86,7 +120,8 @@ def _preprocessing(owner: str, pixels: Object) -> Preprocessing | None:
             means = (0 - offsets) * stds
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{owner}: image_converter.json is damaged; download or save it again: {error}"
+            f"{owner}: the settings of the image converter are invalid; correct them, or download "
+            f"or save their file again. Reason: {error}"
         ) from error
     size = said.get("image_size")
     if size is None and "height" in said:  # a file of an old release
@@ -119,4 +154,4 @@ def _scaling(said: Object) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _values(value: JSON, default: float) -> np.ndarray:
-    return np.array((default,) if value is None else numbers_of(value), "float64")
+    return np.atleast_1d(np.asarray(default if value is None else value, "float64"))
