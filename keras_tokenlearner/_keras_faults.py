@@ -12,6 +12,11 @@ fault. These workarounds stay in other modules, because they are part of other c
   TensorFlow and PyTorch, where `keras.distribution` has no effect. For the same reason, `scope`
   of `devices.py` refuses `model_parallel` on these backends. For PyTorch, see
   https://github.com/keras-team/keras/issues/23418.
+* `TensorFlowDevices` of `training/distribution/on_tensorflow.py` adds the gradients of all replicas
+  before the optimizer clips them. Keras clips the gradients of each replica, then adds them. A
+  related issue is https://github.com/tensorflow/tensorflow/issues/33929.
+* `TensorFlowDevices` also refuses `gradient_accumulation_steps`. With a strategy of TensorFlow,
+  `fit` fails. A related issue is https://github.com/keras-team/keras/issues/17429.
 * `set_weights` of `models/state.py` also sets the constants by which an adapted `Normalization`
   normalises. A related issue is https://github.com/keras-team/keras/issues/20147.
 * `HubBackbone` of `applications/hub.py` sets `trainable` after its constructor. The constructor of

@@ -1,21 +1,25 @@
 """Quick traces for tests on TensorFlow. Traces take two fifths of the time of these tests.
 
 Keras makes the variables of the optimizer and of the metrics in the first training step, so
-TensorFlow traces this step twice. Tests make these variables before the first step.
+TensorFlow traces this step twice. Tests make these variables before the first step. TensorFlow
+optimizes each graph before its first run. Tests run most graphs once, so they turn this off.
 """
 
 import functools
+import types
 from collections.abc import Callable
 
 import keras
 
 
 def trace_once() -> None:
-    """On TensorFlow, let Keras trace a training step once, and record no stack for operations."""
+    """On TensorFlow, let Keras trace a training step once. Leave out stacks and optimization."""
     if keras.backend.backend() != "tensorflow":
         return
+    import tensorflow as tf
     from tensorflow.python.util import tf_stack
 
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     stack = tf_stack.extract_stack()
     tf_stack.extract_stack = lambda *_, **__: stack
     keras.Model.make_train_function = _building(keras.Model.make_train_function)
@@ -38,6 +42,10 @@ def _building(make_train_function: Callable) -> Callable:
             nonlocal built
             if not built and isinstance(iterator, tf.data.Iterator):
                 model._symbolic_build(data_batch=iterator.element_spec)
+            elif not built and isinstance(iterator, types.GeneratorType):  # of `train_on_batch`
+                batch = next(iterator)
+                model._symbolic_build(data_batch=batch)
+                iterator = iter([batch])
             built = True
             return train(iterator)
 

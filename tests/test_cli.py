@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import keras_tokenlearner
 from keras_tokenlearner import analysis, cli, create_model, list_models
+from keras_tokenlearner.cli.export import _lines
 from keras_tokenlearner.data import ArrayImages, named, video
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.training import RECIPES
@@ -169,7 +170,7 @@ def test_command_line_option_help_texts_are_sentences():
             assert text.endswith(".") and not text.startswith("Of "), (verb.name, parameter.name)
 
 
-def test_command_line_options_weights_and_json_have_one_name_and_help_text():
+def test_command_line_options_weights_and_json_have_equal_names_and_help_in_all_commands():
     found = {}
     for verb in VERBS.values():
         for parameter in verb.params:
@@ -233,7 +234,7 @@ def test_evaluate_command_of_a_video_model_passes_stride_and_frame_rate(monkeypa
     assert given == [{"verbose": 0, "stride": 4, "frame_rate": 12.5}, {"verbose": 0}]
 
 
-def test_train_command_with_list_explains_recipes_and_their_fields():
+def test_train_command_with_the_option_list_explains_recipes_and_their_fields():
     names = [line.split()[0] for line in run("train", "--list").stdout.splitlines()]
     assert names == list(RECIPES)
     printed = run("train", "imagenet_384", "--set", "epochs=3", "--list").stdout
@@ -290,8 +291,9 @@ def test_distill_command_saves_the_student_and_compares_both_models(build, tmp_p
     images = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3)).astype("uint8")
     splits = [ArrayImages(images[:count], np.arange(count) % 10) for count in (40, 20)]
     monkeypatch.setitem(named.OPENERS, "cifar10", lambda: splits)
+    monkeypatch.setenv("HOME", str(tmp_path))
     build().save(tmp_path / "mine.keras")
-    arguments = ["distill", str(tmp_path / "mine.keras"), str(tmp_path / "fast.keras"), "--at", "1"]
+    arguments = ["distill", str(tmp_path / "mine.keras"), "~/fast.keras", "--at", "1"]
     done = run(*arguments, "--num-tokens", "4", "--epochs", "1", "--json")
     teacher, student = json.loads(done.stdout)
     assert (teacher["model"], student["model"]) == ("vit_pico8", "vit_pico8_4at1")
@@ -302,6 +304,18 @@ def test_distill_command_saves_the_student_and_compares_both_models(build, tmp_p
     assert row["top1"] == pytest.approx(student["accuracy"])
     done = run(*arguments[:2], str(tmp_path / "fast.h5"), "--at", "1")
     assert "output='" in str(done.exception)
+
+
+def test_distill_command_with_the_classes_of_the_model_in_another_order_raises(
+    tmp_path, monkeypatch
+):
+    images = ArrayImages(np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 2, ("cat", "dog"))
+    monkeypatch.setitem(named.OPENERS, "cifar10", lambda: [images, images])
+    names = ("dog", "cat")
+    create_model("vit_pico8", classes=2, class_names=names).save(tmp_path / "mine.keras")
+    arguments = ["distill", str(tmp_path / "mine.keras"), str(tmp_path / "fast.keras"), "--at", "1"]
+    done = run(*arguments)
+    assert re.search("distill: .*`model`.*'dog' as class 0 .*as class 1 ", str(done.exception))
 
 
 @pytest.mark.every_backend
@@ -321,6 +335,15 @@ def test_export_command_writes_a_saved_model_with_class_names(tmp_path):
     served = tensorflow.saved_model.load(str(tmp_path / "served" / "1"))
     answer = served.images(np.zeros((1, 32, 32, 3), "uint8"))
     assert sorted(answer["top_class_names"].numpy()[0].tolist()) == [b"cat", b"dog"]
+
+
+def test_class_names_file_of_an_editor_gives_one_name_per_line(tmp_path):
+    """The file has a byte order mark and line ends of Windows. A name has a line separator."""
+    names = ["cat", "dog\u2028or wolf", "fox\x0b"]
+    for ending in ("\r\n", ""):
+        text = "\ufeff" + "\r\n".join(names) + ending
+        (tmp_path / "names.txt").write_bytes(text.encode())
+        assert _lines(str(tmp_path / "names.txt")) == names
 
 
 @pytest.mark.every_backend

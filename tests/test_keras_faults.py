@@ -5,6 +5,7 @@ If a test fails, remove it and the workaround that `keras_tokenlearner/_keras_fa
 Other runs leave these tests out, so that a release of Keras cannot break the runs.
 """
 
+import sys
 from types import SimpleNamespace
 
 import keras
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner._keras_faults import REMAT_MODES
-from tests.training.distribution.launch import launch
+from tests.training.distribution.launch import launch, make_cpus
 
 BACKEND = keras.backend.backend()
 pytestmark = pytest.mark.nightly
@@ -62,7 +63,7 @@ def test_keras_remat_scope_with_mode_full_fails_in_training():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: the fault")
-def test_keras_remat_scope_with_mode_full_draws_other_dropout_masks_for_gradients():
+def test_keras_remat_scope_with_mode_full_draws_new_dropout_masks_for_gradients():
     assert "full" not in REMAT_MODES[BACKEND]
     with keras.RematScope(mode="full"):
         dropout = keras.layers.Dropout(0.5, noise_shape=(None, 1))
@@ -122,6 +123,24 @@ def test_keras_fit_with_multi_worker_mirrored_strategy_fails():
     assert [process.wait() for process in processes] == [FAILED, FAILED]
 
 
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategy")
+def test_keras_fit_with_mirrored_strategy_clips_the_gradients_of_each_replica():
+    (process,) = launch("tests.test_keras_faults", ["clip"], processes=1, cpus=2)
+    assert process.wait() == FAILED
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategy")
+def test_keras_fit_with_mirrored_strategy_and_gradient_accumulation_fails():
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
+        model.compile(optimizer, "mse", jit_compile=False)
+    with pytest.raises(RuntimeError, match="merge_call"):
+        model.fit(np.ones((8, 2)), np.ones((8, 1)), batch_size=4, verbose=0)
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="only on tensorflow and jax: the fault")
 def test_keras_set_weights_of_an_adapted_normalization_leaves_its_constants():
     layer, copy = (keras.layers.Normalization() for _ in range(2))
@@ -156,5 +175,28 @@ def fit_with_workers():
         raise SystemExit(FAILED) from error
 
 
+def fit_with_clipping():
+    """Train on two CPUs, and exit with `FAILED` if each clips its own gradient.
+
+    The gradients of the two examples are -2 and 6, and their mean is 2. Each replica has a half.
+    """
+    import tensorflow as tf
+
+    make_cpus()
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+        model = keras.Sequential([keras.Input((1,)), dense])
+        model.compile(keras.optimizers.SGD(1.0, clipvalue=1.5), "mse", jit_compile=False)
+    model.fit(np.ones((2, 1)), np.array([[1.0], [-3.0]]), batch_size=2, shuffle=False, verbose=0)
+    right, wrong = -1.5, 1.0 - 1.5
+    kernel = dense.kernel.numpy().item()
+    if abs(kernel - wrong) < 1e-6:
+        raise SystemExit(FAILED)
+    assert abs(kernel - right) < 1e-6
+
+
 if __name__ == "__main__":
-    fit_with_workers()
+    if sys.argv[1:] == ["clip"]:
+        fit_with_clipping()
+    else:
+        fit_with_workers()

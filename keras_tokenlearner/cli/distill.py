@@ -1,6 +1,5 @@
 import json
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,7 +30,7 @@ def distill(
 
     An interrupted run continues from a backup next to OUTPUT when you repeat the command.
     """
-    from keras_tokenlearner._checks import check_int, check_positive
+    from keras_tokenlearner._checks import check_int, check_order, check_path, check_positive
     from keras_tokenlearner._files import replacing
     from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data.named import arrays_of, open_named
@@ -45,7 +44,8 @@ def distill(
     check_positive("distill", "learning_rate", learning_rate)
     if not output.endswith(".keras"):
         raise ValueError(f"distill: `output` must end in .keras. Received: output={output!r}")
-    if os.path.realpath(os.path.expanduser(output)) == os.path.realpath(os.path.expanduser(model)):
+    file = check_path("distill", "output", output)
+    if os.path.realpath(file) == os.path.realpath(os.path.expanduser(model)):
         raise ValueError(
             "distill: `output` must not be the file of `model`, which the run would replace. "
             f"Received: model={model!r}, output={output!r}"
@@ -60,13 +60,16 @@ def distill(
             f"distill: `data` must have the {wanted} classes of `model`; first fine-tune the model "
             f"on the data. Received: data={data!r} with {found} classes"
         )
+    own = getattr(teacher, "class_names", None)
+    fix = "pass data with this order, or correct `model.class_names`"
+    check_order("distill", "model", own, splits[0].class_names, "`data`", fix)
     student = retrofit(teacher, at, num_tokens, fuser)
     shape, rule = teacher.input_shape[1:], preprocessing_of(teacher)
     (images, labels), (test_images, test_labels) = (
         arrays_of(split, shape, rule) for split in splits
     )
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    backup = Path(output).with_suffix(".backup.npz")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    backup = file.with_suffix(".backup.npz")
     distill(
         student,
         teacher,
@@ -77,7 +80,7 @@ def distill(
         backup=backup,
         verbose=0 if as_json else 1,
     )
-    with replacing(output) as new:
+    with replacing(file) as new:
         student.save(new)
     backup.unlink()
     rows = compare([teacher, student], test_images, test_labels)

@@ -39,7 +39,8 @@ class Batches(keras.utils.PyDataset):
         shard: `(index, count)`: every batch is divided into `count` parts. Only the rows of the
             part `index` are returned.
         ordered: Boolean, whether Keras asks for the batches in their order.
-        alone: Function that returns a context in which this process computes on its own.
+        alone: Function that returns a context manager. Inside the context, this process creates
+            models and arrays without the other processes.
 
     Raises:
         ValueError: If the arrays differ in their number of rows, or an epoch would have no batch.

@@ -13,6 +13,7 @@ from keras_tokenlearner._checks import (
     check_is,
 )
 from keras_tokenlearner._errors import errors_of
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.images import Images
@@ -166,14 +167,21 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         with self.alone(), keras.device("cpu"):
             seed = int(random.integers(2**31))
             if self._layer is None or not _set_state(self._layer, random):
-                self._layer = self.augment(seed=seed)
+                # In half precision, pixels would be rounded, and MixUp fails on TensorFlow.
+                with dtype_policy("float32"):
+                    self._layer = self.augment(seed=seed)
                 _set_state(self._layer, random)
                 if self.label_mode == "int":
                     _refuse_mixing(_mixes(self._layer), self.augment)
             batch = {"images": images, "labels": labels}
             batch = {key: keras.ops.convert_to_tensor(value) for key, value in batch.items()}
             varied = self._layer(batch, training=True)
-            return tuple(keras.ops.convert_to_numpy(varied[key]) for key in ("images", "labels"))
+            images, labels = (
+                keras.ops.convert_to_numpy(varied[key]) for key in ("images", "labels")
+            )
+            # A layer may replace integer labels with soft labels, which must not become integers.
+            soft = "float" in labels.dtype.name
+            return images.astype("float32"), labels.astype("float32") if soft else labels
 
     def read(self, row: int, epoch: int) -> tuple[np.ndarray, int]:
         pixels, label = self.images[row]

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import (
     check_bool,
+    check_callbacks,
     check_fraction,
     check_int,
     check_labels,
@@ -49,7 +50,7 @@ def distill(
     train_all: bool = False,
     cache: str | os.PathLike[str] | None = None,
     backup: str | os.PathLike[str] | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
     verbose: str | int = "auto",
     seed: int = 0,
 ) -> keras.callbacks.History:
@@ -70,7 +71,7 @@ def distill(
     Args:
         student: The model that `retrofit` made from the teacher. `distill` changes its weights.
         teacher: The plain model, which stays unchanged.
-        images: Array of inputs of the models, (n, ...).
+        images: Array of inputs of the models, (n, ...). Tensors become numpy arrays.
         labels: Integer array of shape (n,), or an array with a value for each class, (n, classes).
             `None` for no labels.
         epochs: Integer, number of epochs.
@@ -87,7 +88,7 @@ def distill(
         backup: Path that ends in `.npz`, or `None`. The file is written after every epoch. The same
             call continues an interrupted run from this file, with the same result. The folder of
             the file is locked until the end. Delete the file once the student is saved.
-        callbacks: List of `keras.callbacks.Callback`, for `fit`.
+        callbacks: List of `keras.callbacks.Callback` for `fit`, or one callback.
         verbose: The argument of `fit`.
         seed: Integer, decides the order of the images.
 
@@ -117,7 +118,9 @@ def distill(
     """
     before = before_reducer("distill", student)
     check_models("distill", student, teacher, feature_weight)
+    images, labels = _as_numpy(images), _as_numpy(labels)
     targets = _check_data(student, images, labels)
+    callbacks = check_callbacks("distill", callbacks)
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_int("distill", name, value)
     check_int("distill", "seed", seed, minimum=0)
@@ -158,7 +161,7 @@ def distill(
         distiller.compile(adamw(learning_rate, steps, warmup_steps=steps // 10))
         # TensorFlow would trace the step twice if its first call created variables.
         distiller.optimizer.build(distiller.trainable_variables)
-        callbacks, initial_epoch = list(callbacks or ()), 0
+        initial_epoch = 0
         if backup is not None:
             loggers = [each for each in callbacks if isinstance(each, keras.callbacks.CSVLogger)]
             run: dict[str, JSON] = {
@@ -204,6 +207,16 @@ def _locked(
         return contextlib.nullcontext()
     path = check_path("distill", "backup", backup)
     return locked("distill", path.parent, f"backup={str(path)!r}")
+
+
+def _as_numpy(value: Any) -> Any:
+    """Return a tensor of any backend as a numpy array, and other values unchanged.
+
+    Tensors of TensorFlow have no rows at an array of indices, and tensors of PyTorch no `astype`.
+    """
+    if keras.ops.is_tensor(value):
+        return keras.ops.convert_to_numpy(value)
+    return value.numpy() if hasattr(value, "numpy") else value  # of another library
 
 
 def _check_data(

@@ -53,13 +53,27 @@ class StopOnNonFinite(keras.callbacks.Callback):
         if found is None:
             return
         self._restored().set_weights(self._before)
+        _restart_averages(self.model)
         raise FloatingPointError(
-            f"{self.owner}: {found} in epoch {epoch}; lower the learning rate, or check the "
-            "inputs for NaN and infinite values. The model has its weights from before training"
+            f"{self.owner}: {found} in epoch {epoch}. The model has its weights from before "
+            "training. Lower the learning rate, or check the inputs for NaN and infinite values"
         )
 
     def _restored(self) -> keras.Model:
         return self.model if self.restored is None else self.restored
+
+
+def _restart_averages(model: keras.Model) -> None:
+    """Set the averages of an optimizer with `use_ema` to the weights.
+
+    On JAX, `fit` copies the averages to the weights even after an error.
+    """
+    waiting: dict[str, list[keras.Variable]] = {}
+    for variable in model.trainable_variables:
+        waiting.setdefault(f"{variable.path.replace('/', '_')}_average", []).append(variable)
+    for average in model.optimizer.variables:
+        if waiting.get(average.name):
+            average.assign(waiting[average.name].pop(0))
 
 
 def _is_finite(variable: keras.Variable) -> bool:

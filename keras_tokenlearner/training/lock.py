@@ -2,11 +2,16 @@
 
 import contextlib
 import contextvars
+import errno
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+# Errors of a file that another process or thread has locked. Other errors mean that the file system
+# has no locks, as some network drives.
+_LOCKED = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 # Folders that this run has locked. A recipe of `train` may call `distill` on the same folder.
 _OURS: contextvars.ContextVar[frozenset[Path]] = contextvars.ContextVar("_OURS")
 
@@ -16,7 +21,8 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
     """Lock a folder for this run within the context, by a file `.lock` in the folder.
 
     The run may lock the folder again inside the context. The operating system releases the lock
-    when the process ends, even if the process is killed.
+    when the process ends, even if the process is killed. On a file system without locks, a warning
+    states the cause, and the folder stays unlocked.
 
     Args:
         owner: Name of the caller, for the error message.
@@ -47,17 +53,11 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
             f"{owner}: the folder must exist and be writable. Received: {received} ({error})"
         ) from error
     with stream:
-        try:
-            _lock(stream.fileno())
-            # The lock may be on a file that an ended run has deleted. Then another run may have
-            # created and locked a new file.
-            if not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-                raise FileNotFoundError(str(path))
-        except OSError as error:
+        if not _lock(owner, stream.fileno(), path, received):
             raise ValueError(
                 f"{owner}: another run writes to this folder; wait until it ends, or pass another "
                 f"folder. Received: {received}"
-            ) from error
+            )
         token = _OURS.set(ours | {resolved})
         try:
             yield
@@ -67,8 +67,28 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
                 path.unlink()
 
 
-def _lock(descriptor: int) -> None:
-    """Lock an open file, or raise `OSError` if it is locked already."""
+def _lock(owner: str, descriptor: int, path: Path, received: str) -> bool:
+    """Lock an open file. Return whether this run may write to the folder."""
+    try:
+        _lock_file(descriptor)
+    except OSError as error:
+        if error.errno in _LOCKED:
+            return False
+        warnings.warn(
+            f"{owner}: the folder cannot be locked ({error}). Start no other run that writes to "
+            f"it. Received: {received}",
+            stacklevel=4,
+        )
+    # The lock may be on a file that an ended run has deleted. Then another run may have created and
+    # locked a new file.
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _lock_file(descriptor: int) -> None:
+    """Lock an open file, or raise `OSError`."""
     if importlib.util.find_spec("fcntl"):
         import fcntl
 

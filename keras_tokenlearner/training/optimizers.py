@@ -22,6 +22,8 @@ from keras_tokenlearner.training.weight_decay import (
     UpdateArguments,
 )
 
+# Weights with two axes that map no vectors: learned tokens, and values for each position.
+_LISTS = r"/(tokens|latent|prior_table|position_bias)$"
 _LAYERWISE = {AdamW: LayerwiseAdamW, Muon: LayerwiseMuon, SGD: LayerwiseSGD}
 
 
@@ -79,9 +81,10 @@ def muon(
 ) -> keras.optimizers.Optimizer:
     """Return Keras's Muon, which trains small models in fewer epochs than AdamW.
 
-    Muon orthogonalises the updates of kernels with two axes, as in MLPs. Other variables use AdamW:
-    the layer `head`, embeddings, biases, and attention kernels, which have three axes. Schedule
-    and weight decay are the same as in `adamw`.
+    Muon orthogonalises the updates of kernels with two axes, as in MLPs. The biases of queries,
+    keys and values have an axis for the heads, and use Muon too. Other variables use AdamW: the
+    layer `head`, embeddings, positions, learned tokens, other biases, and kernels with three axes.
+    Schedule and weight decay are the same as in `adamw`.
 
     Args:
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
@@ -108,7 +111,7 @@ def muon(
         _cosine("muon", learning_rate, steps, warmup_steps),
         layer_decay,
         weight_decay=weight_decay,
-        exclude_layers=[HEAD],
+        exclude_layers=[HEAD, _LISTS],
     )
 
 
@@ -291,8 +294,8 @@ def _check_schedule(owner: str, learning_rate: float, steps: int, warmup_steps: 
     check_int(owner, "warmup_steps", warmup_steps, minimum=0)
     if steps <= warmup_steps:
         raise ValueError(
-            f"{owner}: the run must have more steps than its warm-up; raise `steps` or `epochs`, "
-            "or lower `warmup_epochs` or `warmup_steps`. "
+            f"{owner}: the run must have more steps than its warm-up. Raise `steps` (`epochs`), "
+            "or lower `warmup_steps` (`warmup_epochs`). "
             f"Received: {steps} steps, {warmup_steps} warm-up steps"
         )
 

@@ -145,7 +145,7 @@ def structure_of(owner: str, model: keras.Model) -> str:
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
             f"{owner}: with `cache` or `backup`, the layers of the model must have `get_config`. "
-            f"Received: model {model.name!r}: {error}"
+            f"Received: model {model.name!r}. Reason: {error}"
         ) from error
 
 

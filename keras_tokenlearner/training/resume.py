@@ -131,7 +131,7 @@ class Resume(keras.callbacks.Callback):
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"Resume: {self.path} is damaged or was edited; delete the file to start training "
-                f"again: {error!r}"
+                f"again. Reason: {error!r}"
             ) from error
         if not fits:
             raise ValueError(
@@ -246,9 +246,9 @@ class Resume(keras.callbacks.Callback):
     def _check(self, logs: dict[str, float]) -> None:
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"Resume: the loss became {logs['loss']} in epoch {self.place['epoch']}; train "
-                f"with a lower learning rate or with gradient clipping. {self.path} has the last "
-                "finite weights"
+                f"Resume: the loss became {logs['loss']} in epoch {self.place['epoch']}. "
+                f"{self.path} has the last finite weights. Train with a lower learning rate or "
+                "with gradient clipping"
             )
 
     def _variables(self) -> list[keras.Variable]:
@@ -293,8 +293,8 @@ class Resume(keras.callbacks.Callback):
         arrays["paths"] = json.dumps([variable.path for variable in variables])
         if self._stamp() not in (None, self._written):
             raise ValueError(
-                f"Resume: another run overwrote {self.path} during this run; end the other run, or "
-                "pass another `path`. The file now has the state of the other run"
+                f"Resume: another run overwrote {self.path} during this run. The file now has the "
+                "state of the other run. End the other run, or pass another `path`"
             )
         unfinished = self.path.with_suffix(".unfinished")
         try:
@@ -307,8 +307,8 @@ class Resume(keras.callbacks.Callback):
                 unfinished.unlink()
             last = "The previous backup is unchanged" if self.path.is_file() else "No backup exists"
             raise OSError(
-                f"Resume: {self.path} cannot be written; free disk space or pass another `path`. "
-                f"{last}: {error}"
+                f"Resume: {self.path} cannot be written. {last}. Free disk space, or pass another "
+                f"`path`. Reason: {error}"
             ) from error
 
 

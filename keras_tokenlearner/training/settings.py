@@ -87,7 +87,7 @@ def _type_of(recipe: "DataclassInstance", name: str, setting: str) -> object:
         (declared,) = (one.type for one in dataclasses.fields(recipe) if one.name == name)
         raise ValueError(
             f"with_settings: the type {declared} of `{name}` cannot be read; import the types of "
-            f"all fields outside `if TYPE_CHECKING`. Received: {setting!r}: {error}"
+            f"all fields outside `if TYPE_CHECKING`. Received: {setting!r}. Reason: {error}"
         ) from error
 
 

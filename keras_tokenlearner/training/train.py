@@ -10,16 +10,16 @@ from pathlib import Path
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_path
+from keras_tokenlearner._checks import check_bool, check_order, check_path
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._files import replacing, write_text
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import ImageBatches
 from keras_tokenlearner.data.preprocessing import preprocessing_of
-from keras_tokenlearner.models.features import uncompiled
+from keras_tokenlearner.models.features import clone_layer, uncompiled
 from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.models.state import set_weights
-from keras_tokenlearner.models.vision_model import VisionModel
+from keras_tokenlearner.models.vision_model import VisionModel, settings_of
 from keras_tokenlearner.training.check_recipe import check_recipe, fields_of
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
@@ -72,11 +72,14 @@ def train(
         ValueError: If a field of the recipe is out of range, or its data cannot be opened. Also if
             the backup is of a run with other settings, or another run writes to the folder. Also if
             the run would replace the results of another recipe, or weights that the recipe reads.
+            Also if the model has the classes of the data in another order. Also if the recipe
+            accumulates gradients on several devices of TensorFlow.
         FloatingPointError: If the loss or a weight is not finite after an epoch.
     """
     check_bool("train", "restart", restart)
     check_recipe("train", recipe)
     devices = devices or Devices()
+    devices.check_accumulation("train", getattr(recipe, "gradient_accumulation_steps", None))
     output = check_path("train", "output", output)
     if not devices.writes:
         return _train(recipe, output, devices, restart)
@@ -97,6 +100,9 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices, restart: bool) 
     train_data, test_data = recipe.open()
     class_names = [str(each) for each in train_data.class_names]
     model = recipe.build(len(class_names))
+    # A model keeps its head, for example the student of a teacher, or it has no names.
+    own, fix = getattr(model, "class_names", None), "pass other weights or other data"
+    check_order("train", "weights", own, class_names, "`data`", fix)
     if (
         isinstance(model, VisionModel)
         and model.class_names is None
@@ -207,8 +213,8 @@ def _check_output(stated: Mapping[str, JSON], output: Path, name: str, restart: 
 def _without_optimizer(model: keras.Model) -> keras.Model:
     """Return an untrained copy of a model, without the state of an optimizer."""
     if isinstance(model, VisionModel):  # `clone_model` would return a plain `keras.Model`
-        return type(model).from_config(model.get_config())
-    return keras.models.clone_model(uncompiled(model))
+        return type(model).from_config(settings_of(model))
+    return keras.models.clone_model(uncompiled(model), clone_function=clone_layer)
 
 
 def _objective(

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.data import ArrayImages, Batches, ImageBatches, Images, from_folder
 from keras_tokenlearner.data.batches import ReadBatches
 
@@ -95,6 +96,33 @@ def test_image_batches_augmentation_depends_only_on_seed_epoch_and_index():
     others = (batch(), True), (batch(before=[0, 1]), True), (batch(epochs=1), False)
     for again, same in (*others, (batch(seed=1), False)):
         assert np.array_equal(again[0], images) is np.array_equal(again[1], labels) is same
+
+
+def test_image_batches_with_mixup_in_half_precision_equal_batches_in_float32():
+    options = {"input_shape": (12, 16, 3), "batch_size": 8, "augment": mix, **ONE_HOT}
+    wanted = ImageBatches(IMAGES, **options)[0]
+    with dtype_policy("mixed_float16"):
+        found = ImageBatches(IMAGES, **options)[0]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == other.dtype == np.float32
+        np.testing.assert_array_equal(one, other)
+
+
+class SoftLabels(keras.layers.Layer):
+    """Smooths labels: a half for the class, and a half for all classes together."""
+
+    def __init__(self, seed):
+        super().__init__()
+
+    def call(self, data, training=True):
+        return {**data, "labels": 0.5 * keras.ops.one_hot(data["labels"], 5) + 0.1}
+
+
+@pytest.mark.once("torch")
+def test_image_batches_with_soft_labels_of_an_augmentation_keep_them():
+    labels = ImageBatches(IMAGES, (12, 16, 3), 4, augment=SoftLabels)[0][1]
+    assert labels.dtype == np.float32
+    np.testing.assert_allclose(np.sort(labels), [[0.1, 0.1, 0.1, 0.1, 0.6]] * 4)
 
 
 def test_image_batches_with_random_flip_mirror_an_image_or_leave_the_image_unchanged():
@@ -361,7 +389,7 @@ def test_image_batches_with_on_error_skip_warn_after_an_epoch_of_few_steps(damag
 
 
 @pytest.mark.once("torch")
-def test_image_batches_with_on_error_skip_need_labels_that_need_no_pixels():
+def test_image_batches_with_on_error_skip_need_images_with_the_attribute_labels():
     class Broken(Images):
         class_names = ("a", "b")
 
@@ -410,7 +438,7 @@ def test_image_batches_with_on_error_skip_and_no_readable_file_of_a_class_raise(
 
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("readable", [1, 0])
-def test_read_batches_with_on_error_skip_read_each_unreadable_row_few_times(readable):
+def test_read_batches_with_on_error_skip_read_an_unreadable_row_at_most_twice(readable):
     """Rows with several labels may replace all other rows."""
     read = []
 

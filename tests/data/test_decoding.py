@@ -39,7 +39,7 @@ def test_decode_image_of_an_unusual_mode_gives_the_reference_pixels(name, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
-def test_tiff_and_avif_images_are_read_from_folders_and_refused_elsewhere(kind, tmp_path):
+def test_tiff_and_avif_images_load_by_from_folder_and_raise_in_decode_image(kind, tmp_path):
     options = {"quality": 100, "subsampling": "4:4:4"} if kind == "AVIF" else {}
     try:
         content = encode(Image.fromarray(SMALL), kind, **options)

@@ -77,7 +77,7 @@ def test_truncated_image_in_a_folder_raises_and_names_the_file(folder, kind, sha
         batches[0]
 
 
-def test_from_folder_skips_hidden_names(folder):
+def test_from_folder_skips_hidden_files_and_folders(folder):
     (folder / ".ipynb_checkpoints").mkdir()
     (folder / ".ipynb_checkpoints" / "0-checkpoint.png").write_bytes(b"")
     (folder / "a" / "._0.png").write_bytes(b"\0\x05\x16\x07")
@@ -93,14 +93,14 @@ def test_from_folder_with_an_empty_class_raises_and_names_the_class(folder):
         from_folder(folder)
 
 
-def test_file_images_of_a_shuffled_series_keep_files_and_labels_together(folder):
+def test_file_images_of_a_shuffled_pandas_series_keep_files_and_labels_together(folder):
     files = [folder / name / "0.png" for name in "ba"]
     images = FileImages(Shuffled(files, [1, 0]), Shuffled([1, 0], [1, 0]), Shuffled("ab", [1, 0]))
     assert [(int(pixels.max()), label) for pixels, label in images] == [(90, 1), (30, 0)]
     assert images.class_names == ("a", "b") and images.called(0) == str(files[0])
 
 
-def test_images_with_labels_in_a_shuffled_series_take_labels_by_position():
+def test_images_with_labels_in_a_shuffled_pandas_series_take_labels_by_position():
     class Grey(Images):
         labels = Shuffled([1, 0], [1, 0])
 

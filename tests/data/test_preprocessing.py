@@ -11,6 +11,7 @@ from keras_tokenlearner.data.preprocessing import (  # noqa: E402
     preprocess_image,
     resized_size,
     seen_box,
+    target_size,
 )
 from keras_tokenlearner.models.preprocessing import Preprocessing  # noqa: E402
 from tests.skips import peer  # noqa: E402
@@ -35,8 +36,16 @@ def test_preprocess_image_of_a_narrow_image_raises(shape, size):
     rule = Preprocessing(interpolation="bicubic", crop_fraction=0.9)
     with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels"):
         preprocess_image(np.zeros((*size, 3), "uint8"), shape, rule)
-    with pytest.raises(ValueError, match=f" {2**25} pixels "):  # the size of the image
+    with pytest.raises(ValueError, match=f"at most {2**25} pixels"):  # the size of the image
         resized_size((1, 2**25), shape[:2], rule)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(("wanted", "edge"), [(384, 450), (17, 25), (224, 256), (256, 292)])
+def test_target_size_of_a_crop_fraction_from_a_division_equals_the_resized_edge(wanted, edge):
+    rule = Preprocessing(crop_fraction=wanted / edge)
+    assert target_size((wanted, wanted), rule) == (edge, edge)
+    assert resized_size((2 * edge, 2 * edge), (wanted, wanted), rule) == (edge, edge)
 
 
 @pytest.mark.peers

@@ -1,5 +1,7 @@
 """`distill`: the loss against a manual computation, changed weights, caches and backups."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -105,7 +107,7 @@ def test_distill_of_models_with_a_new_last_layer_compares_its_logits_and_inputs(
     np.testing.assert_allclose(history["distillation_loss"], divergence + 0.7 * error, rtol=1e-2)
 
 
-def test_distill_of_a_sigmoid_head_with_one_hot_labels_equals_integer_labels():
+def test_distill_of_a_sigmoid_head_has_the_same_loss_for_one_hot_and_integer_labels():
     losses = []
     for labels in (LABELS, np.eye(10)[LABELS]):
         model = fine_tuned("sigmoid", "mine")
@@ -293,6 +295,22 @@ def test_distill_trains_students_with_fixed_grid_or_spatial_pooling(reducer):
     assert history["loss"][-1] < history["loss"][0]
 
 
+@pytest.mark.once("torch")
+def test_distill_of_tensors_and_one_callback_trains_as_with_an_array():
+    images, losses, seen = IMAGES[:8].astype("float32"), [], []
+    foreign = SimpleNamespace(numpy=lambda: images)  # such as a tensor of TensorFlow
+    for given in (images, keras.ops.convert_to_tensor(images), foreign):
+        model = teacher()
+        keras.utils.set_random_seed(0)
+        student = retrofit(model, at=1, num_tokens=4)
+        callback = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: seen.append(epoch))
+        options = {"epochs": 1, "batch_size": 4, "verbose": 0, "callbacks": callback}
+        labels = keras.ops.convert_to_tensor(LABELS[:8])
+        history = distill(student, model, given, labels, train_all=True, **options).history
+        losses.append(history["loss"][0])
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5) and seen == [0, 0, 0]
+
+
 def test_distill_without_top_with_the_same_seed_repeats_its_losses():
     model = teacher(include_top=False, pooling="avg")
     losses = []
@@ -321,6 +339,7 @@ def test_distill_without_top_with_the_same_seed_repeats_its_losses():
         ({"epochs": 0}, "Received: epochs=0"),
         ({"temperature": 0.0}, "Received: temperature=0.0"),
         ({"seed": -1}, "distill: `seed` must be"),
+        ({"callbacks": "history"}, "distill: `callbacks`"),
     ],
 )
 def test_distill_with_wrong_arguments_raises(changes, message):
@@ -358,7 +377,7 @@ def test_distill_from_a_backup_of_a_student_with_other_frozen_blocks_raises(tmp_
 
 
 @pytest.mark.once("torch")
-def test_distill_of_a_teacher_of_another_width_needs_feature_weight_0(monkeypatch):
+def test_distill_of_a_teacher_wider_than_the_student_needs_feature_weight_0(monkeypatch):
     student, wide = retrofit(teacher(), at=1, num_tokens=4), teacher(hidden_dim=64)
     history = distill(student, wide, IMAGES, epochs=1, batch_size=8, feature_weight=0.0, verbose=0)
     assert np.isfinite(history.history["loss"]).all()

@@ -12,7 +12,7 @@ from keras_tokenlearner.training.distillation.answers import answers as tensors_
 from keras_tokenlearner.training.distillation.reconstruction import Reconstruction
 from keras_tokenlearner.training.distribution import scope
 from tests.data.video.files import write
-from tests.models.test_retrofit import pixels, teacher
+from tests.models.test_retrofit import own_silu, pixels, teacher
 from tests.skips import peer
 from tests.training.test_distill import (
     HEADS,
@@ -230,17 +230,35 @@ KINDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def in_scope():
+    """Distillers for integer labels and for rows of labels, each with its teacher."""
+    keras.utils.set_random_seed(0)
+    return {rows: with_teacher() for rows in (False, True)}
+
+
+def with_teacher():
+    """Return a distiller, created in a distribution scope, and its teacher."""
+    with scope("one_device"):
+        student, model = pair()
+        return compiled(student, model), model
+
+
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(kind, marks=pytest.mark.peers if kind == "grain" else ()) for kind in KINDS],
 )
-def test_distiller_in_a_distribution_scope_learns_from_every_kind_of_data(kind):
+def test_distiller_in_a_distribution_scope_learns_from_every_kind_of_data(kind, in_scope):
+    """Training continues from one kind to the next, because a new distiller compiles for long.
+
+    The loader has a new distiller. Its first batch then also builds the optimizer and metrics.
+    """
+    rows = kind == "image_batches"
+    distiller, model = with_teacher() if kind == "loader" else in_scope[rows]
+    of_teacher = model.get_weights()
     with scope("one_device"):
-        student, model = pair()
-        of_teacher = model.get_weights()
-        distiller = compiled(student, model)
         # Mixed and cropped images lower the loss on plain images slowly.
-        labels, epochs = (ONE_HOT, 16) if kind == "image_batches" else (LABELS, 4)
+        labels, epochs = (ONE_HOT, 16) if rows else (LABELS, 4)
         before = distiller.evaluate(IMAGES, labels, verbose=0)[0]
         history = distiller.fit(KINDS[kind](), epochs=epochs, shuffle=False, verbose=0).history
         after = distiller.evaluate(IMAGES, labels, verbose=0)[0]
@@ -349,20 +367,21 @@ def test_distiller_interrupted_resumes_to_the_weights_of_an_uninterrupted_run(tm
 
 def test_distiller_with_budgets_trains_every_number_of_tokens():
     student, model = pair(num_tokens=8)
-    before = {m: loss_of(with_tokens(student, m), model) for m in (2, 8)}
+    small = {m: compiled(with_tokens(student, m), model, metrics=()) for m in (2, 8)}
+    before = {m: loss_on_all_images(each) for m, each in small.items()}
     distiller = compiled(student, model, 1e-3, budgets=(2, 8), reconstruction_weight=0.1)
     distiller.fit(IMAGES, batch_size=8, epochs=16, verbose=0)
-    for budget, old in before.items():
-        assert loss_of(with_tokens(student, budget), model) < old, budget
+    for budget, each in small.items():
+        each.student.set_weights(with_tokens(student, budget).get_weights())
+        assert loss_on_all_images(each) < before[budget], budget
 
 
-def loss_of(student, model):
-    """Return the distillation loss on all images, without labels."""
-    distiller = compiled(student, model, metrics=())
+def loss_on_all_images(distiller):
+    """Return the distillation loss without labels."""
     return distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
 
 
-def test_distiller_with_one_budget_equals_a_student_of_that_many_tokens():
+def test_distiller_with_one_budget_has_the_loss_of_a_student_of_that_many_tokens():
     """A step with the budget 4 alone is a step of the model of `with_tokens(student, 4)`."""
     student, model = pair(num_tokens=8)
     small = with_tokens(student, 4)
@@ -452,7 +471,7 @@ def test_distiller_of_a_wider_teacher_with_feature_weight_0_learns_from_the_logi
     ],
     ids=str,
 )
-def test_distiller_of_a_teacher_of_other_sizes_raises(of_student, of_teacher, arguments, words):
+def test_distiller_of_models_of_unequal_sizes_raises(of_student, of_teacher, arguments, words):
     student, model = retrofit(teacher(**of_student), at=1, num_tokens=4), teacher(**of_teacher)
     with pytest.raises(ValueError, match=f"Distiller: .*{words}"):
         Distiller(student, model, **arguments)
@@ -467,8 +486,30 @@ def test_distiller_with_reconstruction_of_a_student_without_later_blocks_raises(
 
 
 @pytest.mark.once("torch")
+@pytest.mark.parametrize("nested", [False, True])
+def test_distiller_of_a_teacher_with_an_own_activation_function_learns(nested):
+    student, model = pair(activation=own_silu)
+    if nested:
+        inputs = keras.layers.Rescaling(1.0)(keras.Input(model.input_shape[1:]))
+        body = teacher(input_tensor=inputs, activation=own_silu, include_top=False, pooling="avg")
+        outputs = keras.layers.Dense(10, activation="softmax")(body.output)
+        model = keras.Model(body.input, outputs)
+    history = compiled(student, model).fit(IMAGES, LABELS, verbose=0).history
+    assert np.isfinite(history["loss"][0])
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("fuser", ["token_fuser", "unpool", "reproject"])
+def test_distiller_with_reconstruction_of_a_student_with_fusers_raises(fuser):
+    model = teacher()
+    student = retrofit(model, at=1, num_tokens=4, fuser=fuser)
+    with pytest.raises(ValueError, match="Distiller: `reconstruction_weight`.* fusers"):
+        Distiller(student, model, reconstruction_weight=1.0)
+
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("rotary", ["index", "centred", "learned"])
-def test_distiller_with_behind_and_rotary_positions_raises(rotary):
+def test_distiller_with_the_argument_behind_and_rotary_positions_raises(rotary):
     model = teacher(rotary=rotary)
     with pytest.raises(ValueError, match="Distiller: `behind`.*`teacher`.*behind='block_0'"):
         Distiller(retrofit(model, at=1, num_tokens=4), model, behind="block_0")
@@ -500,7 +541,7 @@ def test_distiller_of_a_teacher_inside_another_model_counts_its_prefix_tokens():
             Distiller(student, other)
 
 
-def test_distiller_of_a_head_with_an_adapted_normalization_normalises_as_the_teacher():
+def test_distiller_of_a_teacher_with_an_adapted_normalization_uses_the_logits_of_the_teacher():
     base = teacher(include_top=False, pooling="avg")
     norm, features = keras.layers.Normalization(), NUMPY(base(IMAGES))
     norm.adapt(features)
@@ -552,7 +593,7 @@ def test_distiller_with_budgets_of_a_student_with_a_frozen_batch_normalization_l
 
 
 @pytest.mark.once("torch")
-def test_features_and_logits_of_a_head_called_twice_are_of_the_call_in_the_model():
+def test_features_and_logits_of_a_head_that_was_called_before_come_from_the_call_in_the_model():
     inputs, head = keras.Input((4,)), keras.layers.Dense(3, "softmax", name="mine")
     head(keras.layers.Rescaling(0.0)(inputs))
     model = keras.Model(inputs, head(keras.layers.Rescaling(2.0)(inputs)))

@@ -1,6 +1,7 @@
 """Training that diverges raises and restores the weights. One run at a time may use a folder."""
 
 import concurrent.futures
+import errno
 import subprocess
 import sys
 
@@ -29,7 +30,24 @@ def test_fit_that_diverges_raises_and_restores_the_weights(broken):
         np.testing.assert_array_equal(one, other)
 
 
-def test_fit_that_diverges_restores_the_weights_that_devices_collect():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_fit_with_weight_averages_that_diverges_restores_the_weights(scaled):
+    """On JAX, `fit` copies the averages to the weights even after an error."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.SGD(1e30, use_ema=True)
+    if scaled:  # as Keras scales losses for mixed_float16
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
+    model.compile(optimizer, "mse", jit_compile=False)
+    before = model.get_weights()
+    with pytest.raises(FloatingPointError, match="^fit: "):
+        model.fit(
+            np.ones((8, 4)), np.ones((8, 1)), epochs=3, callbacks=[StopOnNonFinite()], verbose=0
+        )
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fit_that_diverges_restores_the_weights_collected_from_all_devices():
     """A process of JAX may hold only a part of a weight, so `get_weights` fails."""
 
     class Parts(keras.Sequential):
@@ -108,4 +126,37 @@ def test_locked_training_folder_can_be_locked_again_by_its_own_run_only(tmp_path
         pass
     assert not list(tmp_path.iterdir())
     with pytest.raises(OSError, match="none"), locked("train", tmp_path / "none"):
+        pass
+
+
+@pytest.mark.once("torch")
+def test_training_folder_on_a_file_system_without_locks_warns_and_stays_usable(
+    tmp_path, monkeypatch
+):
+    def fails(number):
+        def lock_file(descriptor):
+            raise OSError(number, "no")
+
+        monkeypatch.setattr(lock, "_lock_file", lock_file)
+
+    for number in (errno.ENOLCK, errno.EOPNOTSUPP):
+        fails(number)
+        with pytest.warns(UserWarning, match=r"train: .*no.*output="), locked("train", tmp_path):
+            (tmp_path / "result").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+    fails(errno.EACCES)
+    with pytest.raises(ValueError, match="train: .*output="), locked("train", tmp_path):
+        pass
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ESTALE])
+def test_training_folder_whose_lock_file_cannot_be_read_raises(number, tmp_path, monkeypatch):
+    """Another run may have deleted the file. Windows and network drives then have other errors."""
+
+    def fail(*_):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(lock.os.path, "samestat", fail)
+    with pytest.raises(ValueError, match="train: .*output="), locked("train", tmp_path):
         pass

@@ -184,6 +184,6 @@ def test_layer_decay_depth_of_a_token_learner_includes_the_frozen_blocks_before_
 
 
 @pytest.mark.parametrize("head", ["dense/kernel", "dense_1/kernel", "dense_70/kernel"])
-def test_layer_decay_depth_of_a_custom_head_does_not_depend_on_its_automatic_number(head):
+def test_layer_decay_depth_of_a_custom_head_does_not_depend_on_the_number_in_its_name(head):
     paths = ["conv2d_3/kernel", "rotary_1/a", "block_0/a", "block_1/a", "block_2/a", head]
     assert depths_of(paths) == [0, 2, 1, 2, 3, 4]

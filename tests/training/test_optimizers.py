@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tokenlearner import create_model, layers
 from keras_tokenlearner.training.optimizers import adamw, adamw_linear, muon, sgd
 from tests.layers.helpers import refused
 
@@ -81,3 +82,22 @@ def test_optimizer_argument_out_of_range_raises(kind, argument, value):
 def test_learning_rate_out_of_range_raises(value):
     for make in (adamw, adamw_linear, muon, sgd):
         refused(lambda make=make: make(value, 10), f"learning_rate={value!r}")
+
+
+@pytest.mark.once("torch")
+def test_muon_orthogonalises_kernels_and_attention_biases_only():
+    prefix = {"class_token": True, "register_tokens": 2, "head_reads": "attention"}
+    model = create_model("vit_pico8", classes=10, **prefix)
+    prior = layers.PriorAttention()
+    prior.build((None, 4, 8))
+    variables = [*model.trainable_variables, *prior.trainable_variables]
+    ends = ("class_token/tokens", "register_tokens/tokens", "/latent", "/prior_table")
+    for end in ends:
+        assert any(v.path.endswith(end) and len(v.shape) == 2 for v in variables), end
+    optimizer = muon(1e-3, 10)
+    optimizer.build(variables)
+    by_adam = {variable.name for variable in optimizer.variables}
+    found = [v for v in variables if f"{v.path.replace('/', '_')}_velocity" not in by_adam]
+    assert len(found) > 10
+    for variable in found:
+        assert variable.path.endswith(("/kernel", "query/bias", "key/bias", "value/bias"))

@@ -13,6 +13,7 @@ from keras_tokenlearner.applications import CATALOG
 from keras_tokenlearner.data import ArrayImages, named
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.training import RECIPES, describe, train
+from keras_tokenlearner.training.distribution import scope
 from keras_tokenlearner.training.optimizers import adamw_linear, sgd
 from keras_tokenlearner.weights import save_weights
 
@@ -120,7 +121,7 @@ def accuracy_of(path, images, recipe):
 
 
 @pytest.mark.once("torch")
-def test_recipes_of_a_teacher_with_its_own_normalization_save_models_with_their_scores(
+def test_recipes_of_a_teacher_with_custom_normalization_save_models_of_the_reported_accuracy(
     images, tmp_path
 ):
     """The weights of the teacher, loaded into the catalogue's model, would have other scores."""
@@ -157,6 +158,33 @@ def test_distillation_recipe_with_a_teacher_of_other_classes_raises(images, tmp_
     recipe = RECIPES["distill"](**small, weights=str(path))
     with pytest.raises(ValueError, match=f"train: `weights`.* 2 classes.*{path}' with 3 classes"):
         train(recipe, tmp_path / "out")
+
+
+@pytest.mark.once("torch")
+def test_distillation_recipe_with_the_classes_of_the_teacher_in_another_order_raises(
+    images, tmp_path
+):
+    path = tmp_path / "teacher.keras"
+    small = {"model": "vit_pico8", "at": 1, "size": 32, "batch_size": 8, "threads": 1}
+    recipe = RECIPES["distill"](**small, weights=str(path), precision="float32", epochs=1)
+    teacher = create_model("vit_pico8", classes=2, input_shape=(32, 32, 3))
+    teacher.class_names = ("light", "dark")
+    teacher.save(path)
+    with pytest.raises(ValueError, match="train: .*`weights`.*'light' as class 0 .*as class 1 "):
+        train(recipe, tmp_path / "out")
+    teacher.class_names = ("dark", "light, bright")  # other words for the second class
+    teacher.save(path)
+    train(recipe, tmp_path / "out")
+
+
+@pytest.mark.once("tensorflow")
+def test_recipe_with_gradient_accumulation_on_devices_of_tensorflow_raises_before_opening_data(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(named.OPENERS, "tfds", None)
+    with scope("data_parallel") as devices, pytest.raises(ValueError, match="^train: ") as caught:
+        train(tiny("imagenet_384", gradient_accumulation_steps=2), tmp_path, devices)
+    assert "gradient_accumulation_steps=2" in str(caught.value)
 
 
 def test_fine_tuning_recipe_with_every_memory_option_trains(images, tmp_path):

@@ -66,7 +66,7 @@ WEIGHTLESS = [
 
 
 @pytest.mark.parametrize("changes", WEIGHTLESS, ids=str)
-def test_cached_outputs_of_models_with_other_settings_are_separate(changes, tmp_path):
+def test_cached_outputs_of_models_with_different_settings_are_separate(changes, tmp_path):
     for model in (built(), built(**changes)):
         found = remember(model, VECTORS, "float32", verbose=0, cache=tmp_path)
         np.testing.assert_allclose(found, model.predict(VECTORS, verbose=0), atol=1e-6)

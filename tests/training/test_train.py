@@ -198,7 +198,7 @@ class WiderRecipe(FashionMnistRecipe):
 
 
 @pytest.mark.once("torch")
-def test_train_of_a_model_with_more_outputs_than_classes_saves_no_class_names_in_it(few, tmp_path):
+def test_train_with_more_outputs_than_classes_saves_a_model_without_class_names(few, tmp_path):
     train(WiderRecipe(model="vit_pico8", epochs=1, warmup_epochs=0, batch_size=160), tmp_path)
     assert keras.saving.load_model(tmp_path / "vit_pico8.keras").class_names is None
     result = json.loads((tmp_path / "vit_pico8.json").read_text())
@@ -604,7 +604,7 @@ def trained_ending(tmp_path_factory):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_train_loss_of_a_model_with_any_ending_follows_its_last_activation(
+def test_train_chooses_the_loss_and_metrics_by_the_last_activation_of_the_model(
     ending, few, trained_ending
 ):
     kind = "sigmoid" if "sigmoid" in ending else "softmax"

@@ -58,8 +58,9 @@ def covering_size(shape: tuple[int, ...], wanted: tuple[int, int]) -> tuple[int,
     most = max(MAX_RESIZED, math.prod(shape), 4 * frames * math.prod(wanted))
     if frames * height * width > most:
         raise ValueError(
-            f"fit_clip: a clip must have at most {most} pixels after its resizing; crop "
-            f"narrow frames first. Received: {frames} frames of {size[0]} x {size[1]} pixels, "
+            f"fit_clip: the resized clip must have at most {most} pixels. Frames of an extreme "
+            "aspect ratio become too large; crop these frames before resizing. "
+            f"Received: {frames} frames of {size[0]} x {size[1]} pixels, "
             f"resized to {height} x {width}"
         )
     return height, width

@@ -10,7 +10,6 @@ from keras_tokenlearner._errors import listed
 from keras_tokenlearner.layers import PrefixTokens, TokenFuser, TokenLearner
 from keras_tokenlearner.layers.composite import parts_of
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.config_fields import FUSERS
 from keras_tokenlearner.models.features import with_calls
 from keras_tokenlearner.models.head import check_logits
 from keras_tokenlearner.models.last_activation import last_activation
@@ -108,7 +107,7 @@ def blocks_behind(layout: Structure, student: keras.Model, teacher: keras.Model)
         ValueError: If the student has fusers, or no blocks after the reducer. Also if the teacher
             lacks one of the blocks, or its outputs do not have the shape of the reconstruction.
     """
-    if any(layout.numbered(kind) for kind in FUSERS):
+    if layout.fusers:
         raise ValueError(
             "Distiller: `reconstruction_weight` must be 0 for a student with fusers, which "
             f"restore all tokens after each block. Received: student {student.name!r}"

@@ -12,6 +12,7 @@ from keras_tokenlearner._checks import (
     check_not_negative,
     check_positive,
 )
+from keras_tokenlearner.models.features import clone_layer
 from keras_tokenlearner.models.state import set_weights
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import Policy
@@ -126,7 +127,7 @@ class Distiller(keras.Model):
         blocks = blocks_behind(layout, student, teacher) if reconstruction_weight else []
         prefix = layout.num_prefix_tokens
         upper = part_behind(student, teacher, behind)
-        copy = keras.models.clone_model(upper)
+        copy = keras.models.clone_model(upper, clone_function=clone_layer)
         set_weights(copy, upper.get_weights())
         of_teacher = answers(copy, prefix, blocks)
         of_teacher.trainable = False

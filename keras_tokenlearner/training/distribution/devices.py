@@ -1,13 +1,15 @@
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TypedDict, Unpack
+from typing import TypeAlias, TypedDict, Unpack, cast
 
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_callbacks
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.data.batches import reading_errors
+from keras_tokenlearner.layers.composite import parts_of
 from keras_tokenlearner.models.names import BLOCKS
 
 # The divided axis of each weight, by the end of its path: heads in attention, hidden units in MLPs.
@@ -23,13 +25,19 @@ _AXES = {
 }
 
 
+# Data of `fit` and `evaluate`. Iterables are other data sets of Keras.
+Data: TypeAlias = (
+    Batches | Sequence[np.ndarray] | keras.utils.PyDataset | Iterable[Sequence[np.ndarray]]
+)
+
+
 class FitArguments(TypedDict, total=False):
     """Keyword arguments that `Devices.fit` passes to `model.fit`."""
 
     epochs: int
     initial_epoch: int
     verbose: str | int
-    callbacks: Sequence[keras.callbacks.Callback]
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None
     class_weight: dict[int, float]
     steps_per_epoch: int
     validation_steps: int
@@ -39,7 +47,8 @@ class FitArguments(TypedDict, total=False):
 class Devices:
     """Training on one device. Subclasses are for several devices. `scope` selects the class.
 
-    In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. The
+    In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. On
+    TensorFlow, BatchNormalization and gradient clipping need the method `fit` of this class. The
     methods of this class also work in several processes. These methods raise an error where Keras
     would fail or train on one device only.
 
@@ -78,7 +87,7 @@ class Devices:
         self,
         model: keras.Model,
         batches: Batches,
-        validation_data: Batches | tuple[np.ndarray, ...] | None = None,
+        validation_data: Data | None = None,
         validation_batch_size: int = 500,
         **arguments: Unpack[FitArguments],
     ) -> keras.callbacks.History:
@@ -87,54 +96,66 @@ class Devices:
         Args:
             model: A compiled `keras.Model`, built inside the scope.
             batches: `keras_tokenlearner.data.Batches`. Its `batch_size` is the global batch size.
-            validation_data: `Batches`, or arrays of inputs and targets.
+            validation_data: `Batches`, or a tuple of arrays: inputs and targets. In one process,
+                also other data sets of Keras, such as a `keras.utils.PyDataset`.
             validation_batch_size: Integer, examples per batch if `validation_data` are arrays,
                 rounded up to a multiple of `replicas`.
-            **arguments: Arguments of `model.fit`.
+            **arguments: Arguments of `model.fit`. `callbacks` may be one callback.
 
         Returns:
             The `keras.callbacks.History`.
 
         Raises:
-            ValueError: If the batches cannot be divided, or `keras.distribution` is set on a
-                backend that ignores it.
+            ValueError: If an argument has another type, or the batches cannot be divided. Also if
+                `keras.distribution` is set on a backend that ignores it. Also if the optimizer
+                cannot accumulate gradients on these devices.
         """
         check_keras_distribution("Devices.fit")
-        self._prepare(model)
+        callbacks = check_callbacks("Devices.fit", arguments.get("callbacks"))
         data = [batches]
         if validation_data is not None:
-            validation_data = self._batches(validation_data, validation_batch_size)
+            validation_data = self._batches(
+                "validation_data", validation_data, validation_batch_size
+            )
             data.append(validation_data)
+        for optimizer in optimizers_of(model):
+            self.check_accumulation("Devices.fit", optimizer.gradient_accumulation_steps)
         if not self.writes:
             arguments["verbose"] = 0
-        arguments["callbacks"] = [*self._callbacks(), *arguments.get("callbacks", ())]
-        with self._sharing(*data), reading_errors(*data), self._fitting(model):
-            return model.fit(batches, shuffle=False, validation_data=validation_data, **arguments)
+        arguments["callbacks"] = [*self._callbacks(), *callbacks]
+        with self._sharing(*data):
+            self._prepare(model)
+            with reading_errors(*data), self._fitting(model):
+                return model.fit(
+                    batches, shuffle=False, validation_data=validation_data, **arguments
+                )
 
-    def evaluate(
-        self,
-        model: keras.Model,
-        data: Batches | tuple[np.ndarray, ...],
-        batch_size: int = 500,
-    ) -> dict[str, float]:
+    def evaluate(self, model: keras.Model, data: Data, batch_size: int = 500) -> dict[str, float]:
         """Return the results of `model.evaluate` for all examples, as a dictionary.
 
         Args:
             model: A compiled `keras.Model`.
-            data: `Batches`, or arrays of inputs and targets.
+            data: `Batches`, or a tuple of arrays: inputs and targets. In one process, also other
+                data sets of Keras, such as a `keras.utils.PyDataset`.
             batch_size: Integer, examples per batch if `data` are arrays, rounded up to a multiple
                 of `replicas`.
+
+        Raises:
+            ValueError: If `data` has another type, or cannot be divided.
         """
-        self._prepare(model)
-        batches = self._batches(data, batch_size)
-        with self._sharing(batches), reading_errors(batches):
-            return model.evaluate(batches, callbacks=self._callbacks(), verbose=0, return_dict=True)
+        batches = self._batches("data", data, batch_size)
+        with self._sharing(batches):
+            self._prepare(model)
+            with reading_errors(batches):
+                return model.evaluate(
+                    batches, callbacks=self._callbacks(), verbose=0, return_dict=True
+                )
 
     def predict(self, model: keras.Model, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
         """Return the result of `model.predict` for all examples, on every process."""
         self._prepare(model)
         padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.replicas, axis=0)])
-        batches = self._batches((padded,), batch_size)
+        batches = self._batches("x", (padded,), batch_size)
         with self._sharing(batches):
             outputs = model.predict(batches, verbose=0)
         return self._gather(outputs, batches.batch_size)[: len(x)]
@@ -146,6 +167,14 @@ class Devices:
     def to_numpy(self, variable: keras.Variable) -> np.ndarray:
         """Return the whole value of a variable. All processes must call this method."""
         return keras.ops.convert_to_numpy(variable)
+
+    def check_accumulation(self, owner: str, steps: int | None) -> None:
+        """Raise `ValueError` if optimizers cannot accumulate gradients on these devices.
+
+        Args:
+            owner: Name of the caller, for the error message.
+            steps: The `gradient_accumulation_steps` of an optimizer. `None` or 1 for none.
+        """
 
     def _prepare(self, model: keras.Model) -> None:
         """Prepare a model for several processes, once."""
@@ -203,12 +232,51 @@ class Devices:
         """Return the index of this process's part of every batch, and the number of parts."""
         return self.process, self.processes
 
-    def _batches(self, data: Batches | tuple[np.ndarray, ...], batch_size: int) -> Batches:
-        """Return batches of all examples in some arrays, with about `batch_size` examples each."""
-        if isinstance(data, Batches):
-            return data
-        batch_size = -(-min(batch_size, len(data[0])) // self.replicas) * self.replicas
-        return Batches(data, batch_size, shuffle=False, partial=True)
+    def _batches(self, name: str, data: Data, batch_size: int) -> Batches:
+        """Return batches of all examples in some arrays, with about `batch_size` examples each.
+
+        Args:
+            name: Name of the argument of the caller, for the error message.
+            data: Batches, which stay unchanged, or arrays. In one process, other data sets stay
+                unchanged too.
+            batch_size: Integer, rounded up to a multiple of `replicas`.
+
+        Raises:
+            ValueError: If `data` is of another type.
+        """
+        if isinstance(data, (tuple, list)) and data and all(map(_is_array, data)):
+            batch_size = -(-min(batch_size, len(data[0])) // self.replicas) * self.replicas
+            return Batches(tuple(data), batch_size, shuffle=False, partial=True)
+        if not isinstance(data, Batches) and (self.processes > 1 or not _is_data_set(data)):
+            raise ValueError(
+                f"Devices: `{name}` must be a keras_tokenlearner.data.Batches, or a tuple of "
+                "arrays such as (x, y). In one process, other data sets of Keras are valid too. "
+                f"Received: {name}={repr(data)[:200]}"
+            )
+        return cast("Batches", data)  # or a data set, which only Keras reads
+
+
+def _is_array(value: object) -> bool:
+    """Return whether a value is an array with rows, or a list of rows."""
+    return isinstance(value, (tuple, list)) or bool(getattr(value, "shape", ()))
+
+
+def _is_data_set(value: object) -> bool:
+    """Return whether Keras may read batches from a value, as from a `tf.data.Dataset`."""
+    if hasattr(value, "shape") or isinstance(value, (tuple, list, dict, set, str, bytes)):
+        return False
+    return isinstance(value, keras.utils.PyDataset) or hasattr(value, "__iter__")
+
+
+def optimizers_of(model: keras.Model) -> list[keras.optimizers.Optimizer]:
+    """Return the optimizers of a model that clip, accumulate and average, without wrappers."""
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None:  # the model is not compiled
+        return []
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if hasattr(inner, "optimizers") and model.built and not optimizer.built:
+        optimizer.build(model.trainable_variables)  # asks its function for the optimizers
+    return getattr(inner, "optimizers", [inner])
 
 
 def check_keras_distribution(owner: str) -> None:
@@ -224,12 +292,13 @@ def check_keras_distribution(owner: str) -> None:
 
 
 def batch_normalizations(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
-    """Yield the BatchNormalization layers of a model, also from nested models."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            yield layer
-        elif hasattr(layer, "layers"):
-            yield from batch_normalizations(layer)
+    """Yield the BatchNormalization layers that learn, also inside other layers.
+
+    Frozen layers normalise by a stored mean and variance, not by the statistics of a batch.
+    """
+    for _, part, _ in parts_of(model):
+        if isinstance(part, keras.layers.BatchNormalization) and part.trainable:
+            yield part
 
 
 def transformer_layout(mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:

@@ -89,7 +89,7 @@ class JaxDevices(Devices):
                     "scope: the size of every batch, also the last, must be a multiple of the "
                     "number of replicas. With model_parallel:N, the numbers of heads and hidden "
                     "units must be multiples of N. Change `batch_size` or N. "
-                    f"Received: devices {shape}. {error}"
+                    f"Received: devices {shape}. Reason: {error}"
                 ) from error
 
     @contextlib.contextmanager

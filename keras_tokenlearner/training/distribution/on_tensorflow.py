@@ -2,14 +2,21 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import NoReturn
 
 import keras
 import tensorflow as tf
 
-from keras_tokenlearner.training.distribution.devices import Devices, batch_normalizations
+from keras_tokenlearner.training.distribution.devices import (
+    Devices,
+    batch_normalizations,
+    optimizers_of,
+)
+
+# Arguments of Keras's optimizers that clip gradients.
+_CLIPS = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
 def several() -> bool:
@@ -48,17 +55,76 @@ class TensorFlowDevices(Devices):
     def scope(self) -> AbstractContextManager[None]:
         return self.strategy.scope()
 
+    def check_accumulation(self, owner: str, steps: int | None) -> None:
+        if steps is not None and steps > 1:
+            raise ValueError(
+                f"{owner}: `gradient_accumulation_steps` must be None, or 1 in a recipe, in "
+                "scope('data_parallel') of TensorFlow, where Keras 3.15 fails. On one device, use "
+                "scope('one_device'). On several devices, set KERAS_BACKEND=jax or torch, or use a "
+                f"smaller `batch_size`. Received: gradient_accumulation_steps={steps}"
+            )
+
     @contextlib.contextmanager
     def _fitting(self, model: keras.Model) -> Iterator[None]:
-        """Make BatchNormalization use the mean and variance of the global batch, as on JAX."""
+        """Make replicas normalise and clip by the whole batch, as on JAX."""
         apart = [layer for layer in batch_normalizations(model) if not layer.synchronized]
+        clips = any(getattr(each, name) for each in optimizers_of(model) for name in _CLIPS)
+        if self.replicas == 1 or not (apart or clips):
+            yield
+            return
         for layer in apart:
             layer.synchronized = True
+        model.train_function = None  # `model.fit` may have traced a step of separate replicas
         try:
-            yield
+            with _clipping_sums(model.optimizer) if clips else contextlib.nullcontext():
+                yield
         finally:
+            model.train_function = None  # a later `model.fit` must not use this step
             for layer in apart:  # a saved model with this flag would not load on other backends
                 layer.synchronized = False
+
+
+@contextlib.contextmanager
+def _clipping_sums(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Make an optimizer clip the sum of the gradients of all replicas.
+
+    Keras 3.15 clips the gradients of each replica, then adds them. In this context, the first
+    replica gets the sum of the gradients and the other replicas get zeros.
+    """
+    apply, of_user = optimizer.apply, vars(optimizer).get("apply")
+
+    def apply_sums(
+        grads: Sequence[tf.Tensor | None],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        apply(_sums(grads), trainable_variables)
+
+    optimizer.apply = apply_sums
+    try:
+        yield
+    finally:
+        del optimizer.apply  # uncovers the method of the class
+        if of_user is not None:
+            optimizer.apply = of_user
+
+
+def _sums(gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
+    """Return the sums of gradients over the replicas on the first replica, zeros on the others.
+
+    Infinite sums and NaN stay on all replicas. Every replica then skips the step, if the optimizer
+    is a `LossScaleOptimizer`.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None:
+        return list(gradients)
+    # An embedding has sparse gradients, with several rows for one variable's row.
+    dense = [tf.convert_to_tensor(each) for each in gradients if each is not None]
+    sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, dense) if dense else []
+    is_first = tf.equal(replica.replica_id_in_sync_group, 0)
+    ours = (
+        tf.where(is_first | ~tf.math.is_finite(each), each, tf.zeros_like(each)) for each in sums
+    )
+    return [None if each is None else next(ours) for each in gradients]
 
 
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from keras_tokenlearner.data import Batches
-from keras_tokenlearner.training.distribution.devices import Devices, batch_normalizations
+from keras_tokenlearner.training.distribution.devices import Data, Devices, batch_normalizations
 
 
 def several() -> bool:
@@ -52,7 +51,7 @@ class TorchDevices(Devices):
     def evaluate(
         self,
         model: keras.Model,
-        data: Batches | tuple[np.ndarray, ...],
+        data: Data,
         batch_size: int = 500,
     ) -> dict[str, float]:
         return _mean(super().evaluate(model, data, batch_size))
@@ -61,8 +60,9 @@ class TorchDevices(Devices):
         """Call a model through DistributedDataParallel, which averages its gradients."""
         if any(batch_normalizations(model)):
             raise ValueError(
-                "Devices: `model` must not have BatchNormalization on PyTorch; train on JAX "
-                "or TensorFlow. Each process would normalise its part of a batch alone. "
+                "Devices: `model` must not have trainable BatchNormalization on PyTorch, where "
+                "each process would normalise its part of a batch alone. Freeze these layers, or "
+                "train on JAX or TensorFlow. "
                 f"Received: model {model.name!r}"
             )
         if "call" not in vars(model):

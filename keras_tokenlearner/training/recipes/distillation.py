@@ -21,9 +21,9 @@ class DistillationRecipe(ImageNet384Recipe):
     """Distillation of a ViT into a faster ViT with learned tokens, on augmented images.
 
     Command: `keras-tokenlearner train distill --set model=NAME --set weights=FILE --distribute
-    auto`. The head of the teacher must have the classes of the data. Before training, the recipe
-    prints an estimate of time and memory on ImageNet for several machines. We have not run this
-    recipe on ImageNet.
+    auto`. The head of the teacher must have the classes of the data, in the same order. Before
+    training, the recipe prints an estimate of time and memory on ImageNet for several machines. We
+    have not run this recipe on ImageNet.
 
     FILE may be the result of another recipe, such as `trained/vit_s16.keras` of `imagenet_384`.
     Pass the `size` and `precision` of that recipe too. The results have the name of the student.
@@ -112,7 +112,7 @@ class DistillationRecipe(ImageNet384Recipe):
         if found != classes:
             raise ValueError(
                 f"{type(self).__name__}: `weights` must have a head of the {classes} classes of "
-                "`data`; first fine-tune the teacher, for example with the recipe imagenet_384. "
+                "`data`. First fine-tune the teacher, for example with the recipe imagenet_384. "
                 f"Received: weights={self.weights!r} with {found} classes"
             )
         return teacher

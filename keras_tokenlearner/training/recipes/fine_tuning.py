@@ -54,7 +54,8 @@ class ImageNet384Recipe(RecipeFields):
         weights: Weights for `create_model`. The head of the weights is not used and may have any
             number of classes. Empty for random weights.
         size: Height and width of the images.
-        gradient_accumulation_steps: Parts of a batch. The gradients of the parts are averaged.
+        gradient_accumulation_steps: Parts of a batch. The gradients of the parts are averaged. On
+            several devices, this needs JAX or PyTorch.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block divided by the rate of the next block. ViT has 1.
         ema_momentum: Momentum of the average of the weights; 0 for no average.

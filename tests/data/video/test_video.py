@@ -292,7 +292,7 @@ def test_video_list_with_labels_that_are_no_classes_raises(labels, words):
         VideoList(("a.mp4", "b.mp4"), labels, ("d", "l"))
 
 
-def test_video_list_of_a_shuffled_series_keeps_files_and_labels_together():
+def test_video_list_of_a_shuffled_pandas_series_keeps_files_and_labels_together():
     files, labels = Shuffled(["a.mp4", "b.mp4"], [1, 0]), Shuffled([1, 0], [1, 0])
     videos = VideoList(files, labels, Shuffled("dl", [1, 0]))
     assert videos.files == ("a.mp4", "b.mp4") and videos.labels.tolist() == [1, 0]
@@ -465,7 +465,7 @@ def test_probe_without_pyav_raises_and_names_the_extra(ramp, monkeypatch):
         probe(ramp)
 
 
-def test_video_batches_of_several_labels_replace_a_broken_file_by_a_video_and_its_labels(tmp_path):
+def test_video_batches_with_several_labels_per_video_replace_a_broken_file_and_its_labels(tmp_path):
     """No other video has the same two labels as the broken file."""
     files = [write(tmp_path / f"{level}.mp4", [level] * 4) for level in (20, 200)]
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -479,7 +479,7 @@ def test_video_batches_of_several_labels_replace_a_broken_file_by_a_video_and_it
         batches.on_epoch_end()
 
 
-def test_clip_in_four_channels_raises():
+def test_clip_conversion_to_four_channels_raises():
     clip = np.zeros((2, 4, 4, 3))
     assert video.in_channels(clip, 3) is clip and video.in_channels(clip, 1).shape == (2, 4, 4, 1)
     with pytest.raises(ValueError, match="in_channels: `channels`.*channels=4"):

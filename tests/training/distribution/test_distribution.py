@@ -1,6 +1,8 @@
 """Training on several devices and processes, all on CPUs, equals training on one device."""
 
+import functools
 import json
+import types
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from keras_tokenlearner import create_model
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import Devices, scope
+from keras_tokenlearner.training.distribution.devices import batch_normalizations, optimizers_of
 from tests.training.distribution import worker
 from tests.training.distribution.launch import BACKEND, free_port, launch
 
@@ -100,7 +103,7 @@ def test_training_of_a_video_model_or_distiller_on_several_devices_equals_one_de
         assert_equal(found, expected, processes * cpus)
 
 
-def test_batches_shards_of_all_processes_join_to_the_whole_batch():
+def test_shards_of_batches_in_all_processes_join_to_the_whole_batch():
     parts = [Batches((np.arange(40),), 8, seed=3) for _ in range(4)]
     for index, batches in enumerate(parts):
         batches.shard = (index, 4)
@@ -115,7 +118,7 @@ class FourReplicas(Devices):
 
 
 @pytest.mark.once("torch")
-def test_batches_after_fit_and_evaluate_of_devices_have_their_state_from_before():
+def test_fit_and_evaluate_of_devices_restore_the_state_of_the_batches():
     class Second(Devices):
         processes, process = 2, 1
 
@@ -196,6 +199,87 @@ def test_keras_distribution_on_a_backend_other_than_jax_raises():
         keras.distribution.set_distribution(None)
 
 
+class Untouched(Devices):
+    def _prepare(self, model):
+        raise AssertionError("the model changes")
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("callbacks", "history"),
+        ("callbacks", [keras.callbacks.History(), 1]),
+        ("validation_data", 3),
+        ("validation_data", ()),
+        ("validation_data", (np.ones((4, 2)), None)),
+        ("validation_data", np.ones((4, 2))),
+        ("validation_data", {"x": np.ones((4, 2))}),
+    ],
+)
+def test_fit_of_devices_with_a_wrong_argument_raises_before_the_model_changes(name, value):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
+    with pytest.raises(ValueError, match=f"^Devices.*: `{name}` .*Received: {name}="):
+        Untouched().fit(model, batches, **{name: value})
+    if name == "validation_data":
+        with pytest.raises(ValueError, match="^Devices.*: `data` .*Received: data="):
+            Untouched().evaluate(model, value)
+
+
+@pytest.mark.once("torch")
+def test_evaluate_of_devices_in_several_processes_with_other_data_sets_raises():
+    class Second(Untouched):
+        processes, process = 2, 1
+
+    with pytest.raises(ValueError, match="^Devices: `data` .*Received: data="):
+        Second().evaluate(keras.Sequential(), iter([]))
+
+
+@pytest.mark.once("torch")
+def test_fit_of_devices_takes_one_callback_or_none_and_other_data_sets_of_keras():
+    class Rows(keras.utils.PyDataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return np.ones((2, 2)), np.ones((2, 1))
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    batches, seen = Batches((np.ones((4, 2)), np.ones((4, 1))), 2), []
+    one = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(logs))
+    for callbacks in (None, one):
+        Devices().fit(model, batches, Rows(), callbacks=callbacks, verbose=0)
+    assert len(seen) == 1
+    assert Devices().evaluate(model, Rows())["loss"] == pytest.approx(seen[0]["val_loss"])
+
+
+class Normalized(keras.layers.Layer):
+    """A layer of a user with a BatchNormalization in a list, and with its enclosing model."""
+
+    def __init__(self):
+        super().__init__()
+        object.__setattr__(self, "enclosing", None)  # Keras does not track it
+        self.parts = [keras.layers.BatchNormalization(name="in_a_list")]
+
+    def call(self, inputs):
+        return self.parts[0](inputs)
+
+
+@pytest.mark.once("torch")
+def test_batch_normalizations_of_a_model_include_those_inside_layers_but_no_frozen_ones():
+    norm = keras.layers.BatchNormalization
+    nested = keras.Sequential([keras.Input((2, 2)), norm(name="nested"), norm(trainable=False)])
+    wrapped = keras.layers.TimeDistributed(norm(name="wrapped"))
+    own = Normalized()
+    model = keras.Sequential([keras.Input((2, 2)), nested, wrapped, own])
+    object.__setattr__(own, "enclosing", model)
+    found = [layer.name for layer in batch_normalizations(model)]
+    assert found == ["nested", "wrapped", "in_a_list"]
+
+
 def with_normalization():
     """Return a compiled model with BatchNormalization in a nested model."""
     inner = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(name="inner")])
@@ -205,16 +289,92 @@ def with_normalization():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategies")
-def test_batch_normalization_on_tensorflow_is_synchronized_in_training_only():
+def test_training_on_two_devices_of_tensorflow_normalises_and_clips_as_on_one_device(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    worker.run("one_device", tmp_path / "one", 2, "dense")
+    expected = json.loads((tmp_path / "one" / "0.json").read_text())
+    (found,) = run("data_parallel", 1, 2, tmp_path / "two", 2, "dense")
+    assert_equal(found, expected, 2)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategies")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_fit_of_devices_on_tensorflow_changes_a_model_of_several_replicas_until_its_end(replicas):
+    batches, seen = Batches((np.ones((4, 2)), np.ones((4, 1))), 2), []
+
+    def see(*_, **__):
+        seen.append((layer.synchronized, vars(model.optimizer).get("apply"), model.train_function))
+
+    def fail(*_, **__):
+        raise ZeroDivisionError
+
     with scope("data_parallel") as devices:
+        devices.replicas = replicas
         model, layer = with_normalization()
-        seen = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: synchronized.append(layer.synchronized)
+        model.compile(keras.optimizers.SGD(clipvalue=1.0), "mse", jit_compile=False)
+        model.fit(batches, verbose=0)
+        see()
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=see)
+        devices.fit(model, batches, callbacks=callback, verbose=0)
+        of_user = model.optimizer.apply = functools.partial(
+            keras.optimizers.SGD.apply, model.optimizer
         )
-        synchronized = []
-        batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
-        devices.fit(model, batches, callbacks=[seen], verbose=0)
-    assert synchronized == [True, True] and not layer.synchronized
+        with pytest.raises(ZeroDivisionError):
+            devices.fit(model, batches, callbacks=keras.callbacks.LambdaCallback(fail), verbose=0)
+        see()
+    (_, _, of_keras), *during, (synchronized, apply, function) = seen
+    assert not synchronized and apply is of_user
+    assert function is (None if replicas == 2 else of_keras)
+    for synchronized, apply, function in during:
+        assert synchronized is (apply is not None) is (function is not of_keras) is (replicas == 2)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategies")
+@pytest.mark.parametrize(("replica", "finite"), [(0, 3.0), (1, 0.0)])
+def test_sums_of_gradients_on_tensorflow_keep_values_that_are_not_finite_on_all_replicas(
+    replica, finite, monkeypatch
+):
+    import tensorflow as tf
+
+    from keras_tokenlearner.training.distribution.on_tensorflow import _sums
+
+    context = types.SimpleNamespace(
+        replica_id_in_sync_group=replica, all_reduce=lambda _, gradients: gradients
+    )
+    monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
+    first, second = _sums([tf.constant([3.0, np.inf, np.nan]), None])
+    np.testing.assert_array_equal(first, [finite, np.inf, np.nan])
+    assert second is None
+    context = None  # outside replicas, where Keras adds no gradients
+    assert _sums([first, None]) == [first, None]
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("scaled", [False, True])
+def test_optimizers_of_a_model_include_those_that_a_function_chooses_for_each_variable(scaled):
+    def choose(variable):
+        return keras.optimizers.SGD(clipnorm=0.1 if variable.name == "bias" else 0.2)
+
+    optimizer = keras.optimizers.MultiOptimizer(choose)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(optimizer, "mse", jit_compile=False)
+    assert [each.clipnorm for each in optimizers_of(model)] == [0.2, 0.1]
+    batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
+    assert "loss" in Devices().fit(model, batches, verbose=0).history
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategies")
+def test_gradient_accumulation_on_devices_of_tensorflow_raises():
+    optimizer = keras.optimizers.SGD(gradient_accumulation_steps=2)
+    with scope("data_parallel") as devices:
+        model, _ = with_normalization()
+        model.compile(keras.optimizers.LossScaleOptimizer(optimizer), "mse")
+    batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
+    with pytest.raises(ValueError, match="^Devices.fit: .*gradient_accumulation_steps=2"):
+        devices.fit(model, batches)
 
 
 @pytest.fixture
@@ -235,9 +395,11 @@ def torch_devices(monkeypatch):
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: others normalise whole batches")
 def test_data_parallel_fit_of_batch_normalization_on_torch_raises(torch_devices):
     batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
-    model, _ = with_normalization()
+    model, layer = with_normalization()
     with pytest.raises(ValueError, match="BatchNormalization.*model "):
         torch_devices.fit(model, batches)
+    layer.trainable = False
+    assert "loss" in torch_devices.fit(model, batches, verbose=0).history
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: its processes average metrics")
@@ -256,7 +418,7 @@ def test_first_data_parallel_fit_or_evaluate_on_torch_with_a_metric_that_is_no_m
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only on jax: its distributions")
-def test_alone_of_devices_restores_the_distribution_that_it_found():
+def test_alone_of_devices_restores_the_previous_distribution():
     with scope("data_parallel") as devices:
         with devices.alone():
             assert keras.distribution.distribution() is None
