@@ -26,3 +26,17 @@ def dtype_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def check_float(owner: str, policy: keras.DTypePolicy) -> None:
+    """Raise `ValueError` if a policy, or one in a map of policies, is quantized or of integers."""
+    is_map = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+    for each in (policy, *(policy.values() if is_map else ())):
+        dtypes = (each.variable_dtype, each.compute_dtype)
+        if each.quantization_mode is None and all(map(keras.backend.is_float_dtype, dtypes)):
+            continue
+        fix = "For quantized weights, build the float model, then call `quantize`. "
+        raise ValueError(
+            f"{owner}: `dtype` must be a policy of floats, such as 'mixed_bfloat16'. "
+            f"{'' if each.quantization_mode is None else fix}Received: dtype={each.name!r}"
+        )

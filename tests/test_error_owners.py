@@ -473,7 +473,7 @@ def test_cases_with_wrong_arguments_include_every_command():
     assert verbs == {*COMMANDS, "quickstart"}  # quickstart takes only a folder
 
 
-def test_hub_backbone_has_the_decorator_own_errors():
+def test_hub_backbone_is_wrapped_by_the_decorator_own_errors():
     assert applications.hub_backbone.__wrapped__.__name__ == "hub_backbone"
 
 
@@ -499,7 +499,7 @@ def test_errors_of_context_replaces_names_of_arguments_in_errors_of_other_functi
     assert str(caught.value) == expected
 
 
-def test_errors_of_as_a_context_manager_keeps_error_type_and_argument():
+def test_errors_of_context_keeps_the_error_type_and_the_argument_of_the_owner():
     with pytest.raises(ConnectionError) as caught, errors_of("from_preset"):
         raise ConnectionError("from_preset('hf://a/b'): no network")
     assert str(caught.value) == "from_preset('hf://a/b'): no network"

@@ -63,7 +63,7 @@ def test_repository_texts_never_install_the_package_from_pypi():
     assert [text for text in texts if re.search(r"install ['\"]*keras-tokenlearner", text)] == []
 
 
-def test_command_line_without_typer_exits_with_library_and_extra(monkeypatch):
+def test_command_line_without_typer_exits_and_names_the_library_and_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "typer", None)
     with pytest.raises(SystemExit, match=r"pip install typer \(extra `cli`\)"):
         importlib.reload(cli)

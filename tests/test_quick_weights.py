@@ -28,6 +28,6 @@ def test_quick_initial_weights_have_the_moments_of_their_distribution(name):
     np.testing.assert_array_equal(values, keras.ops.convert_to_numpy(initializer(SHAPE)))
 
 
-def test_quick_initial_weights_of_other_seeds_differ():
+def test_quick_initial_weights_of_different_seeds_differ():
     one, other = (keras.initializers.GlorotUniform(seed=seed)(SHAPE) for seed in (1, 2))
     assert not np.array_equal(*map(keras.ops.convert_to_numpy, (one, other)))

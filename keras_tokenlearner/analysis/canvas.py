@@ -1,9 +1,11 @@
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._extras import require
 
 if TYPE_CHECKING:
@@ -45,7 +47,17 @@ def new_panels(
     return figure, axes
 
 
-def save(figure: "Figure", path: str | os.PathLike[str] | None) -> "Figure":
+def check_figure_path(owner: str, path: str | os.PathLike[str]) -> Path:
+    """Return the path of a new figure. Raise `ValueError` if its folder does not exist."""
+    found = check_path(owner, "path", path)
+    if not found.parent.is_dir():
+        raise ValueError(
+            f"{owner}: the folder of `path` must exist; create it first. Received: path={path!r}"
+        )
+    return found
+
+
+def save(figure: "Figure", path: Path | None) -> "Figure":
     """Save a figure if `path` is not `None`, and return the figure."""
     if path is not None:
         figure.savefig(path, dpi=DPI, facecolor=GROUND)

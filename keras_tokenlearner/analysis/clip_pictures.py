@@ -10,7 +10,14 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_int
 from keras_tokenlearner._extras import require
-from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, pixels, save
+from keras_tokenlearner.analysis.canvas import (
+    INK,
+    SMALL,
+    check_figure_path,
+    new_panels,
+    pixels,
+    save,
+)
 from keras_tokenlearner.analysis.panels import (
     are_pixels,
     as_arrays,
@@ -47,7 +54,7 @@ def draw_clip_maps(
 
     Raises:
         ValueError: If `clip` or `maps` have another shape, or t is more than T. Also if `columns`
-            is not positive.
+            is not positive, or the folder of `path` does not exist.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -57,6 +64,7 @@ def draw_clip_maps(
     >>> len(draw_clip_maps(clip, maps, columns=5).axes)  # the clip, two tokens, the strongest
     20
     """
+    file = None if path is None else check_figure_path("draw_clip_maps", path)
     check_int("draw_clip_maps", "columns", columns)
     panels, names, colours = _panels("draw_clip_maps", clip, maps)
     moments = np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)
@@ -67,7 +75,7 @@ def draw_clip_maps(
         axes[row, 0].set_ylabel(name, color=colours[row], fontsize=SMALL)
     for axis, moment in zip(axes[0], moments, strict=True):
         axis.set_title(f"frame {moment + 1}", color=INK, fontsize=SMALL)
-    return save(figure, path)
+    return save(figure, file)
 
 
 def animate_clip_maps(
@@ -92,7 +100,8 @@ def animate_clip_maps(
 
     Raises:
         ValueError: If `clip` or `maps` have another shape, t is more than T, or the path has
-            another ending. Also if `frame_rate` is out of range.
+            another ending. Also if `frame_rate` is out of range, or the folder of `path` does not
+            exist.
         ImportError: If matplotlib (extra `plot`) is not installed. A GIF also needs Pillow (extra
             `image`), and an MP4 needs PyAV (extra `video`).
 
@@ -102,7 +111,8 @@ def animate_clip_maps(
     >>> maps = np.random.default_rng(1).random((3, 4, 6, 2))
     >>> figure = animate_clip_maps(clip, maps, "maps.gif")
     """
-    ending = Path(path).suffix
+    file = check_figure_path("animate_clip_maps", path)
+    ending = file.suffix
     if ending not in _WRITERS:
         raise ValueError(
             f"animate_clip_maps: `path` must end in .gif or .mp4. Received: path={str(path)!r}"
@@ -126,13 +136,13 @@ def animate_clip_maps(
         for image, panel in zip(shown, moment, strict=True):
             image.set_data(panel)
         frames.append(pixels(figure))
-    write(writer, path, frames, frame_rate)
+    write(writer, file, frames, frame_rate)
     return figure
 
 
 def _write_gif(
     pillow: ModuleType,
-    path: str | os.PathLike[str],
+    path: Path,
     frames: Sequence[np.ndarray],
     frame_rate: int,
 ) -> None:
@@ -142,7 +152,7 @@ def _write_gif(
 
 def _write_mp4(
     av: ModuleType,
-    path: str | os.PathLike[str],
+    path: Path,
     frames: Sequence[np.ndarray],
     frame_rate: int,
 ) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from keras_tokenlearner._checks import Shape, check_model
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.layers.grids import resolve_grid
-from keras_tokenlearner.models.features import uncompiled, with_calls
+from keras_tokenlearner.models.features import clone_layer, uncompiled, with_calls
 from keras_tokenlearner.models.retrofit import weights_problem
 from keras_tokenlearner.models.state import set_weights
 
@@ -161,7 +161,9 @@ def _with_maps(owner: str, model: keras.Model, learners: Sequence[TokenLearner])
         found[layer.name] = both[1]
         return both if arguments.get("return_maps") else both[0]
 
-    copy = keras.models.clone_model(uncompiled(model), call_function=call)
+    copy = keras.models.clone_model(
+        uncompiled(model), clone_function=clone_layer, call_function=call
+    )
     set_weights(copy, model.get_weights())
     maps = []
     for learner in learners:
@@ -189,7 +191,7 @@ def _learned(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the tokens and the maps of a model's TokenLearner, of type float32."""
     learner = learner_of(owner, model, layer)
-    images, wanted = np.asarray(images), tuple(model.inputs[0].shape)
+    images, wanted = np.asarray(images), (None, *model.inputs[0].shape[1:])
     sizes = zip(images.shape, wanted, strict=False)
     if images.ndim != len(wanted) or any(size not in (found, None) for found, size in sizes):
         raise ValueError(

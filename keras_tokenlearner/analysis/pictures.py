@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice, check_names
-from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, save
+from keras_tokenlearner.analysis.canvas import INK, SMALL, check_figure_path, new_panels, save
 from keras_tokenlearner.analysis.maps import position_entropy
 from keras_tokenlearner.analysis.panels import (
     are_pixels,
@@ -48,6 +48,7 @@ def draw_token_maps(
     Raises:
         ValueError: If `images` or `maps` have another shape or no images, or differ in the number
             of images. Also if a token does not exist, or `titles` is not one text for each image.
+            Also if the folder of `path` does not exist.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -58,6 +59,7 @@ def draw_token_maps(
     >>> len(figure.axes)  # two images, each with three tokens and the strongest
     10
     """
+    file = None if path is None else check_figure_path("draw_token_maps", path)
     images, maps = _checked("draw_token_maps", images, maps, titles)
     count = maps.shape[-1]
     tokens = range(count) if tokens is None else tokens
@@ -66,7 +68,7 @@ def draw_token_maps(
     maps = np.maximum(enlarge(maps, images), 0)
     rows = [token_panels(*both, tokens) for both in zip(images, maps, strict=True)]
     heads, inks = token_heads("image", count, tokens)
-    return save(_grid(rows, heads, inks, titles), path)
+    return save(_grid(rows, heads, inks, titles), file)
 
 
 def draw_token_entropy(
@@ -92,7 +94,8 @@ def draw_token_entropy(
 
     Raises:
         ValueError: If `images` or `maps` have another shape or no images, or differ in the number
-            of images. Also if `titles` is not one text for each image.
+            of images. Also if `titles` is not one text for each image, or the folder of `path`
+            does not exist.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -102,6 +105,7 @@ def draw_token_entropy(
     >>> len(draw_token_entropy(images, maps).axes)
     6
     """
+    file = None if path is None else check_figure_path("draw_token_entropy", path)
     images, maps = _checked("draw_token_entropy", images, maps, titles)
     together = maps.sum(-1, keepdims=True)
     together = together / np.maximum(together.max((1, 2), keepdims=True), 1e-9)
@@ -114,7 +118,7 @@ def draw_token_entropy(
         for image, stack in zip(images, both, strict=True)
     ]
     heads = ["image", "all tokens", f"entropy\n{low:.2f} to {high:.2f}"]
-    return save(_grid(rows, heads, [INK] * 3, titles), path)
+    return save(_grid(rows, heads, [INK] * 3, titles), file)
 
 
 def _checked(

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
-from keras_tokenlearner.analysis.canvas import FAINT, GROUND, INK, new_figure, save
+from keras_tokenlearner._checks import check_path
+from keras_tokenlearner.analysis.canvas import (
+    FAINT,
+    GROUND,
+    INK,
+    check_figure_path,
+    new_figure,
+    save,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,13 +38,15 @@ def draw_token_similarity(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `similarity` has another shape or no images.
+        ValueError: If `similarity` has another shape or no images. Also if the folder of `path`
+            does not exist.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
 
     >>> figure = draw_token_similarity(np.eye(3)[None], path="similarity.png")
     """
+    file = None if path is None else check_figure_path("draw_token_similarity", path)
     similarity = np.asarray(similarity)
     if similarity.ndim != 3 or not similarity.size or similarity.shape[1] != similarity.shape[2]:
         raise ValueError(
@@ -58,7 +68,7 @@ def draw_token_similarity(
     axis.set_title("cosine between tokens", color=INK, fontsize=9)
     _inked(axis)
     figure.colorbar(shown).ax.tick_params(colors=INK, labelsize=8)
-    return save(figure, path)
+    return save(figure, file)
 
 
 def draw_costs(
@@ -86,7 +96,8 @@ def draw_costs(
 
     Raises:
         ValueError: If the file cannot be read, a column is missing, or no row has a cost and a
-            quality. Also if a cost or a quality is not a finite number.
+            quality. Also if a cost or a quality is not a finite number, or the folder of `path`
+            does not exist.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -95,6 +106,7 @@ def draw_costs(
     >>> rows.append({"model": "vit_8at2", "accuracy": 0.8, "gmacs": 2.0})
     >>> figure = draw_costs(rows, path="costs.png")
     """
+    file = None if path is None else check_figure_path("draw_costs", path)
     points = _points(rows, cost, score, label)
     figure = new_figure(6.4, 4)
     axis = figure.subplots()
@@ -107,14 +119,14 @@ def draw_costs(
     axis.set_ylabel(score, color=INK, fontsize=9)
     axis.margins(0.2, 0.15)
     _inked(axis)
-    return save(figure, path)
+    return save(figure, file)
 
 
 def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[Point]:
     """Return `(cost, score, name)` of the rows with cost and score, the cheapest first."""
     if isinstance(rows, str | Path):
         try:
-            lines = Path(rows).read_text().splitlines()
+            lines = check_path("draw_costs", "rows", rows).read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(
                 f"draw_costs: `rows` must be a readable CSV file. Received: rows={str(rows)!r}: "

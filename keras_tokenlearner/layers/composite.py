@@ -8,10 +8,10 @@ from typing import Any, TypedDict
 import keras
 
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner._precision import dtype_policy
+from keras_tokenlearner._precision import check_float, dtype_policy
 
 _MODES = ("int8", "int4", "float8")  # other modes need data to quantize a loaded layer again
-_LORA = "lora_"  # start of the names of LoRA weights, such as "lora_kernel_a"
+LORA = "lora_"  # start of the names of LoRA weights, such as "lora_kernel_a"
 
 
 class CompositeLayer(keras.layers.Layer):
@@ -29,6 +29,10 @@ class CompositeLayer(keras.layers.Layer):
     The build config also lists the quantized sublayers. Keras saves the quantization only of layers
     with a config of their own. LoRA weights are saved as part of their kernels.
     """
+
+    def __init__(self, **kwargs: str | bool | keras.DTypePolicy | None) -> None:
+        super().__init__(**kwargs)
+        check_float(type(self).__name__, self.dtype_policy)
 
     def __init_subclass__(cls, **kwargs: bool) -> None:
         super().__init_subclass__(**kwargs)
@@ -91,8 +95,8 @@ def weight_flags(layer: keras.Layer) -> dict[str, bool]:
     found: dict[str, bool] = {}
     lora: dict[str, bool] = {}
     for path, part, weight in _weights(layer):
-        if weight.name.startswith(_LORA):
-            kernel = weight.name.removeprefix(_LORA).removesuffix("_a").removesuffix("_b")
+        if weight.name.startswith(LORA):
+            kernel = weight.name.removeprefix(LORA).removesuffix("_a").removesuffix("_b")
             lora[f"{path.removesuffix(weight.name)}{kernel}"] = weight.trainable
         elif weight.trainable != part.trainable:
             found[path] = weight.trainable
@@ -218,13 +222,16 @@ def _freezing(build: Callable[..., None]) -> Callable[..., None]:
 
 
 def parts_of(
-    layer: keras.Layer, prefix: str = ""
+    layer: keras.Layer, prefix: str = "", enclosing: tuple[keras.Layer, ...] = ()
 ) -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
     """Yield `(path, sublayer, enclosing layer)` for every sublayer at any depth."""
+    enclosing = (*enclosing, layer)
     for part in _children(layer):
+        if any(part is each for each in enclosing):  # a layer may keep the model that it is part of
+            continue
         path = f"{prefix}{part.name}"
         yield path, part, layer
-        yield from parts_of(part, f"{path}/")
+        yield from parts_of(part, f"{path}/", enclosing)
 
 
 def _weights(layer: keras.Layer) -> Iterator[tuple[str, keras.Layer, keras.Variable]]:
@@ -254,5 +261,4 @@ def _children(layer: keras.Layer) -> list[keras.Layer]:
 
     for value in vars(layer).values():
         visit(value)
-    found.pop(id(layer), None)
     return list(found.values())

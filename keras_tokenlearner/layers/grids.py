@@ -68,6 +68,21 @@ def resolve_grid(owner: str, shape: Shape, grid: tuple[int, ...] | None) -> tupl
     return (None if length is None else length // per_grid, *grid)
 
 
+def check_built(owner: str, built: Shape | None, found: Shape) -> None:
+    """Raise `ValueError` if the sizes of the inputs differ from the sizes at the build of a layer.
+
+    Args:
+        owner: Name of the layer, for error messages.
+        built: Sizes for which the layer was built, or `None` for a layer that takes all sizes.
+        found: Sizes of the inputs. `None` stands for an unknown size.
+    """
+    if built is not None and (len(found) != len(built) or not _agree(found, built)):
+        raise ValueError(
+            f"{owner}: inputs must have the sizes for which the layer was built; build a new layer "
+            f"for other sizes. Received: sizes {tuple(found)} for a layer built for {tuple(built)}"
+        )
+
+
 def to_volume(x: keras.KerasTensor, grid: Shape) -> keras.KerasTensor:
     """Reshape a tensor to (B, T, H, W, C); `grid` is the result of `resolve_grid` for its shape."""
     if len(x.shape) == 5:
@@ -109,5 +124,5 @@ def _product(sizes: Iterable[int]) -> int:
     return product
 
 
-def _agree(found: Shape, expected: Sequence[int]) -> bool:
+def _agree(found: Shape, expected: Shape) -> bool:
     return all(size is None or size == wanted for size, wanted in zip(found, expected, strict=True))

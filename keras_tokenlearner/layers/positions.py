@@ -6,6 +6,7 @@ import numpy as np
 from keras_tokenlearner._checks import check_channels_last, check_choice
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
+from keras_tokenlearner.layers.grids import check_built
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -29,7 +30,8 @@ class PositionEmbedding(CompositeLayer):
 
     Raises:
         ValueError: If `initializer` is unknown, or the size of the grid is not known when the
-            layer is built. Also if the channels are too few for `"sincos"`.
+            layer is built. Also if the channels are too few for `"sincos"`. Also if a later call
+            has inputs of other sizes or another number of axes.
 
     Example:
 
@@ -53,8 +55,8 @@ class PositionEmbedding(CompositeLayer):
         check_channels_last("PositionEmbedding")
         if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
             raise ValueError(
-                "PositionEmbedding: inputs must have shape (B, H, W, C) or (B, T, H, W, C). Only "
-                f"the batch size B may be None. Received: shape={tuple(inputs_shape)}"
+                "PositionEmbedding: inputs must have shape (B, H, W, C) or (B, T, H, W, C). All "
+                f"sizes except B must be known. Received: shape={tuple(inputs_shape)}"
             )
         if self.initializer == "normal":
             initializer = keras.initializers.RandomNormal(stddev=0.02)
@@ -63,9 +65,12 @@ class PositionEmbedding(CompositeLayer):
         self.table = self.add_weight(shape=inputs_shape[1:], initializer=initializer, name="table")
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        check_built("PositionEmbedding", self.table.shape, inputs.shape[1:])
         return inputs + self.table
 
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        if self.built:
+            check_built("PositionEmbedding", self.table.shape, inputs_shape[1:])
         return inputs_shape
 
     def save_own_variables(self, store: MutableMapping[str, np.ndarray]) -> None:

@@ -15,6 +15,7 @@ from keras_tokenlearner._checks import (
 )
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
+from keras_tokenlearner.layers.grids import check_built
 
 COORDINATES = ("index", "centred")
 FREQUENCIES = ("fixed", "learned")
@@ -70,7 +71,8 @@ class RotaryPositions(CompositeLayer):
     Raises:
         ValueError: If an argument is out of range, or the size of the grid is not known. Also if a
             head has an odd number of channels, or too few for the axes. Also if two arguments, or
-            the inputs and an argument, contradict each other.
+            the inputs and an argument, contradict each other. Also if a later call has inputs of
+            other sizes or another number of axes.
 
     Example:
 
@@ -128,8 +130,8 @@ class RotaryPositions(CompositeLayer):
         owner = "RotaryPositions"
         if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
             raise ValueError(
-                f"{owner}: inputs must have shape (B, H, W, C) or (B, T, H, W, C). Only the batch "
-                f"size B may be None. Received: shape={tuple(inputs_shape)}"
+                f"{owner}: inputs must have shape (B, H, W, C) or (B, T, H, W, C). All sizes "
+                f"except B must be known. Received: shape={tuple(inputs_shape)}"
             )
         *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
         if self.reference_grid is not None and len(self.reference_grid) != len(grid):
@@ -142,6 +144,7 @@ class RotaryPositions(CompositeLayer):
                 f"{owner}: frequencies='learned' needs images, (B, H, W, C); pass "
                 f"frequencies='fixed' for videos. Received: shape={tuple(inputs_shape)}"
             )
+        self._sizes = (*grid, channels)
         self.head_dim = check_heads(owner, self.num_heads, channels)
         if self.head_dim % 2 or self.head_dim < 2 * len(grid):
             raise ValueError(
@@ -183,6 +186,7 @@ class RotaryPositions(CompositeLayer):
     def call(
         self, inputs: keras.KerasTensor, maps: keras.KerasTensor | None = None
     ) -> keras.KerasTensor:
+        check_built("RotaryPositions", self._sizes, inputs.shape[1:])
         batch = ops.shape(inputs)[0]
         if maps is None and self.frequencies == "fixed":
             table = ops.expand_dims(ops.cast(self._table, self.compute_dtype), 0)
@@ -209,6 +213,8 @@ class RotaryPositions(CompositeLayer):
         inputs_shape: tuple[int | None, ...],
         maps_shape: tuple[int | None, ...] | None = None,
     ) -> tuple[int | None, ...]:
+        if self.built:
+            check_built("RotaryPositions", self._sizes, inputs_shape[1:])
         *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
         tokens = math.prod(grid) if maps_shape is None else cast(int, maps_shape[-1])
         heads = self.num_heads if self.frequencies == "learned" else 1

@@ -6,6 +6,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_tokenlearner._checks import check_channels_last
+from keras_tokenlearner.layers.grids import check_built
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -25,7 +26,8 @@ class SequencePositions(layers.Layer):
         Tensor of the shape of the inputs.
 
     Raises:
-        ValueError: If the size of the grid is not known when the layer is built.
+        ValueError: If the size of the grid is not known when the layer is built. Also if a later
+            call has inputs of other sizes or another number of axes.
 
     Example:
 
@@ -41,8 +43,8 @@ class SequencePositions(layers.Layer):
         check_channels_last("SequencePositions")
         if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
             raise ValueError(
-                "SequencePositions: inputs must have shape (B, H, W, C) or (B, T, H, W, C). Only "
-                f"the batch size B may be None. Received: shape={tuple(inputs_shape)}"
+                "SequencePositions: inputs must have shape (B, H, W, C) or (B, T, H, W, C). All "
+                f"sizes except B must be known. Received: shape={tuple(inputs_shape)}"
             )
         *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
         places = np.arange(math.prod(grid))[:, None]
@@ -51,7 +53,10 @@ class SequencePositions(layers.Layer):
         self.table = table.reshape(*grid, channels).astype("float32")
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        check_built("SequencePositions", self.table.shape, inputs.shape[1:])
         return inputs + ops.cast(self.table, inputs.dtype)
 
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        if self.built:
+            check_built("SequencePositions", self.table.shape, inputs_shape[1:])
         return inputs_shape

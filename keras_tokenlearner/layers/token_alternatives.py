@@ -14,7 +14,13 @@ from keras_tokenlearner._checks import Shape, check_channels_last, check_int, ch
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
-from keras_tokenlearner.layers.grids import check_grid, flatten_grid, resolve_grid, to_frames
+from keras_tokenlearner.layers.grids import (
+    check_built,
+    check_grid,
+    flatten_grid,
+    resolve_grid,
+    to_frames,
+)
 from keras_tokenlearner.layers.mlp import MLP
 
 
@@ -22,7 +28,8 @@ class FrameTokenizer(CompositeLayer):
     """Base class of layers that map every frame, (B * T, H, W, C), to S tokens, (B * T, S, C).
 
     Subclasses implement `build_frames(height, width, channels)`, `tokenize(frames)` and
-    `tokens_per_frame(height, width)`.
+    `tokens_per_frame(height, width)`. `build_frames` sets `built_for` in layers for only one size
+    of frames.
 
     Args:
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
@@ -34,6 +41,7 @@ class FrameTokenizer(CompositeLayer):
     ) -> None:
         super().__init__(**kwargs)
         check_channels_last(type(self).__name__)
+        self.built_for: tuple[int, int] | None = None
         self.grid = check_grid(type(self).__name__, grid)
 
     def _resolve(self, shape: Shape) -> tuple[int | None, int, int]:
@@ -45,19 +53,26 @@ class FrameTokenizer(CompositeLayer):
             )
         return frames, height, width
 
+    def _resolve_as_built(self, shape: Shape) -> tuple[int | None, int, int]:
+        """Return the grid of the inputs. Raise `ValueError` if the layer needs another grid."""
+        frames, height, width = self._resolve(shape)
+        if self.built:
+            check_built(type(self).__name__, self.built_for, (height, width))
+        return frames, height, width
+
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         _, height, width = self._resolve(inputs_shape)
         self.build_frames(height, width, inputs_shape[-1])
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        frames, height, width = grid = self._resolve(inputs.shape)
+        frames, height, width = grid = self._resolve_as_built(inputs.shape)
         tokens = self.tokenize(to_frames(inputs, grid))
         # With an empty batch, backends cannot infer the length.
         length = -1 if frames is None else frames * self.tokens_per_frame(height, width)
         return ops.reshape(tokens, (ops.shape(inputs)[0], length, inputs.shape[-1]))
 
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        frames, height, width = self._resolve(inputs_shape)
+        frames, height, width = self._resolve_as_built(inputs_shape)
         count = self.tokens_per_frame(height, width)
         return (inputs_shape[0], None if frames is None else frames * count, inputs_shape[-1])
 
@@ -101,11 +116,7 @@ class SpatialPooling(FrameTokenizer):
         self.pool_size = check_ints("SpatialPooling", "pool_size", pool_size, lengths=(2,))
 
     def build_frames(self, height: int, width: int, channels: int) -> None:
-        if not self.tokens_per_frame(height, width):
-            raise ValueError(
-                "SpatialPooling: `pool_size` must fit into a frame. "
-                f"Received: pool_size={self.pool_size} for a grid of {(height, width)}"
-            )
+        self.tokens_per_frame(height, width)  # raises an error for a small frame
         self.pool = layers.AveragePooling2D(
             self.pool_size, data_format="channels_last", dtype=self.dtype_policy, name="pool"
         )
@@ -114,7 +125,13 @@ class SpatialPooling(FrameTokenizer):
         return flatten_grid(self.pool(frames))
 
     def tokens_per_frame(self, height: int, width: int) -> int:
-        return (height // self.pool_size[0]) * (width // self.pool_size[1])
+        count = (height // self.pool_size[0]) * (width // self.pool_size[1])
+        if not count:
+            raise ValueError(
+                "SpatialPooling: `pool_size` must fit into a frame. "
+                f"Received: pool_size={self.pool_size} for a grid of {(height, width)}"
+            )
+        return count
 
     def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "pool_size": self.pool_size}
@@ -140,7 +157,8 @@ class FixedGrid(FrameTokenizer):
         Tensor of shape (B, T * S, C), cells in row-major order.
 
     Raises:
-        ValueError: If `num_tokens` is not a product of two numbers that fit into the grid.
+        ValueError: If `num_tokens` is not a product of two numbers that fit into the grid. Also if
+            height or width differ from the build.
 
     Example:
 
@@ -177,6 +195,7 @@ class FixedGrid(FrameTokenizer):
 
         rows, columns = min(cells, key=elongation)
         self.cells = np.kron(_averages(rows, height), _averages(columns, width))  # (S, H * W)
+        self.built_for = (height, width)
 
     def tokenize(self, frames: keras.KerasTensor) -> keras.KerasTensor:
         return ops.matmul(ops.cast(self.cells, frames.dtype), flatten_grid(frames))
@@ -220,7 +239,8 @@ class DirectTokens(FrameTokenizer):
         Tensor of shape (B, T * S, C).
 
     Raises:
-        ValueError: If an argument is out of range or the inputs do not fit the grid.
+        ValueError: If an argument is out of range or the inputs do not fit the grid. Also if height
+            or width differ from the build.
 
     Example:
 
@@ -241,6 +261,7 @@ class DirectTokens(FrameTokenizer):
     def build_frames(self, height: int, width: int, channels: int) -> None:
         self.dense = layers.Dense(self.num_tokens * channels, dtype=self.dtype_policy, name="dense")
         self.dense.build((None, height * width * channels))
+        self.built_for = (height, width)
 
     def tokenize(self, frames: keras.KerasTensor) -> keras.KerasTensor:
         size = math.prod(frames.shape[1:])

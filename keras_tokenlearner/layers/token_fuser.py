@@ -38,16 +38,18 @@ class TokenFuser(CompositeLayer):
 
     Text and released code of the paper differ:
 
-    * In the text, M mixes all S * T tokens, beta is linear, and there are no norms:
-      `mixing="global", norm="none"`.
-    * The released code is the default here. The paper prints the costs of this code. The code mixes
-      the S tokens of each frame. It normalises before and after the mixing, and before beta.
+    * In the text, M mixes all S * T tokens and beta is linear. The layer has no normalization
+      layers: `mixing="global", norm="none"`.
+    * The defaults equal the released code. The costs in the paper are the costs of this code. The
+      code mixes the S tokens of each frame. It normalises before and after the mixing, and before
+      beta.
     * The released code with `use_normalization=False` still normalises before beta:
       `norm="inputs"`.
     * A later version of the code has an MLP as beta: `beta="mlp"`.
 
-    The mixing kernel starts at zero, so the untrained layer is the identity. With norms, the first
-    gradients are large. Clip their global norm, as the authors do at 1.0.
+    The mixing kernel starts at zero, so the untrained layer is the identity. With normalization
+    layers, the first gradients are large. Clip the global norm of the gradients to 1.0, as the
+    authors do.
 
     Args:
         mixing: `"frame"` mixes the tokens of each frame, `"global"` the tokens of all frames.

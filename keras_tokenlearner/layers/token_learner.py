@@ -20,6 +20,7 @@ from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.cells import ancestors, check_parents, grid_cells
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import (
+    check_built,
     check_grid,
     flatten_grid,
     resolve_grid,
@@ -239,6 +240,14 @@ class TokenLearner(CompositeLayer):
             name="position_bias",
         )
 
+    def _resolve(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Return the grid of the inputs. Raise `ValueError` if the position bias has another."""
+        grid = resolve_grid("TokenLearner", shape, self.grid)
+        if self.built and self.position_bias:
+            sizes = grid[1:] if self.over == "frame" else grid
+            check_built("TokenLearner", self.bias.shape[:-1], sizes)
+        return grid
+
     def bias_of_first(self, count: int) -> keras.KerasTensor:
         """Return the position bias of the first tokens, extended by the cells of omitted tokens.
 
@@ -269,7 +278,7 @@ class TokenLearner(CompositeLayer):
         return_maps: bool = False,
         num_tokens: int | None = None,
     ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
-        grid = resolve_grid("TokenLearner", inputs.shape, self.grid)
+        grid = self._resolve(inputs.shape)
         count = self._count(num_tokens)
         pixels = (to_frames if self.over == "frame" else to_volume)(inputs, grid)
         maps = self._attend(pixels, training, count)
@@ -322,9 +331,9 @@ class TokenLearner(CompositeLayer):
     def compute_output_shape(
         self, inputs_shape: tuple[int | None, ...], num_tokens: int | None = None
     ) -> tuple[int | None, ...]:
-        frames: int | None = 1
-        if self.over == "frame":
-            frames = resolve_grid("TokenLearner", inputs_shape, self.grid)[0]
+        frames = self._resolve(inputs_shape)[0]
+        if self.over == "space_time":
+            frames = 1
         count = None if frames is None else frames * self._count(num_tokens)
         return (inputs_shape[0], count, inputs_shape[-1])
 

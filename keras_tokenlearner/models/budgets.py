@@ -8,9 +8,9 @@ from keras_tokenlearner._checks import check_int, check_model
 from keras_tokenlearner._errors import listed, own_errors
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import TokenFuser, TokenLearner
-from keras_tokenlearner.models.features import uncompiled
+from keras_tokenlearner.models.features import clone_layer, copy_attributes, uncompiled
 from keras_tokenlearner.models.retrofit import call_copy, copy_weights, weights_problem
-from keras_tokenlearner.models.vision_model import VisionModel
+from keras_tokenlearner.models.vision_model import VisionModel, settings_of, values_of
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
 
@@ -65,13 +65,12 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     most = min(each.num_tokens for each in _learners(model))
     check_int("with_tokens", "num_tokens", num_tokens, maximum=most)
     name = name or f"{model.name}_{num_tokens}tokens"
-    config = getattr(model, "config", None)
-    if config is None:
-        small = _cloned(model, num_tokens, name)
-    else:
-        config = dataclasses.asdict(dataclasses.replace(config, num_tokens=num_tokens))
-        settings = {**model.get_config(), "config": config, "name": name, "parents": []}
+    if isinstance(model, VisionModel):
+        config = values_of(dataclasses.replace(model.config, num_tokens=num_tokens))
+        settings = {**settings_of(model), "config": config, "name": name, "parents": []}
         small = type(model).from_config({**settings, "trainable": True, "frozen": {}})
+    else:
+        small = _cloned(model, num_tokens, name)
     for layer in model.layers:
         if not layer.weights:  # a copy of an input may have another name
             continue
@@ -110,16 +109,16 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
     """Return an untrained copy of a model, with `num_tokens` tokens in each TokenLearner."""
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        settings = layer.get_config()
         if isinstance(layer, TokenLearner):
-            settings |= {"num_tokens": num_tokens, "parents": None}
-        return type(layer).from_config(settings)
+            return clone_layer(layer, num_tokens=num_tokens, parents=None)
+        return clone_layer(layer)
 
     copy = keras.models.clone_model(
         uncompiled(model), clone_function=clone, call_function=call_copy
     )
     with dtype_policy(_learners(model)[0].dtype_policy):  # decides whether `compile` scales losses
         small = keras.Model(copy.input, copy.output, name=name)
+    copy_attributes(model, small)
     for layer in small.layers:
         layer.trainable = True
     return small

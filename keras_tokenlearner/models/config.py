@@ -30,7 +30,7 @@ from keras_tokenlearner.models.config_fields import (
     FieldValue,
     VisionTransformerFields,
 )
-from keras_tokenlearner.models.config_rules import check_rules
+from keras_tokenlearner.models.config_rules import check_reduction, check_rules
 
 OWNER = "VisionTransformerConfig"
 # Fields in which newer families differ from the ViT of 2021.
@@ -214,11 +214,12 @@ class VisionTransformerConfig:
 
     def __post_init__(self) -> None:
         self._check_fields()
-        default = {one.name: one.default for one in dataclasses.fields(self)}
-        values = {name: getattr(self, name) for name in default}
-        check_rules(
-            OWNER, cast("VisionTransformerFields", values), cast("VisionTransformerFields", default)
-        )
+        check_rules(OWNER, *self._values_and_defaults())
+
+    def _values_and_defaults(self) -> tuple[VisionTransformerFields, VisionTransformerFields]:
+        defaults = {one.name: one.default for one in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in defaults}
+        return cast(VisionTransformerFields, values), cast(VisionTransformerFields, defaults)
 
     def _check_fields(self) -> None:
         """Check each field on its own."""
@@ -322,12 +323,15 @@ class VisionTransformerConfig:
 
 
 def check_fields(config: VisionTransformerConfig, changes: Fields) -> VisionTransformerConfig:
-    """Check each changed field on its own, and return a config with these fields.
+    """Check changed fields as far as no checkpoint decides, and return a config with these fields.
 
-    The fields may contradict each other, until a checkpoint has decided the other fields.
+    Fields of reducer and fuser must fit together, `at` must fit `num_layers`, and `stem` must fit
+    `patch_size`. Other fields are checked on their own, because a checkpoint may set the fields
+    that contradict them.
     """
     changed = copy.copy(config)
     for name, value in changes.items():
         changed._set(name, value)
     changed._check_fields()
+    check_reduction(OWNER, *changed._values_and_defaults())
     return changed

@@ -18,6 +18,8 @@ from keras_tokenlearner.models.config_fields import (
 
 # For each field: whether the model uses the field, and the values of other fields that decide this.
 Readers: TypeAlias = Mapping[str, tuple[bool, str]]
+# Fields whose effect depends on reducer and fuser alone.
+_OF_REDUCTION = ("num_tokens", "pool_size", "token_attention", "over", "fuser_beta", "fuser_norm")
 
 
 def check_rules(
@@ -31,6 +33,19 @@ def check_rules(
     _check_fuser(owner, values)
     _check_stem(owner, values)
     _check_head(owner, values)
+
+
+def check_reduction(
+    owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
+) -> None:
+    """Check the rules whose result no checkpoint changes: of place, reducer, fuser and stem."""
+    readers = {name: reader for name, reader in _readers(values).items() if name in _OF_REDUCTION}
+    check_unread(owner, cast(Fields, values), cast(Fields, defaults), readers)
+    _check_place(owner, values)
+    if values["reducer"] is None:  # a checkpoint may set `token_attention` for a TokenLearner
+        _check_tokens(owner, values)
+    _check_fuser(owner, values)
+    _check_stem(owner, values)
 
 
 def check_unread(owner: str, values: Fields, defaults: Fields, readers: Readers) -> None:

@@ -8,8 +8,10 @@ import keras
 from keras import layers
 
 from keras_tokenlearner._checks import check_bool, check_ints
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.vision_model import VisionModel, settings_of
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
 
@@ -87,6 +89,29 @@ def uncompiled(model: keras.Model) -> keras.Model:
     if isinstance(model, keras.Sequential):
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     return keras.Model(model.input, model.output, name=model.name)
+
+
+def clone_layer(layer: keras.Layer, **changes: JSON) -> keras.Layer:
+    """Return a new, untrained layer with the config of `layer`, and with changed arguments.
+
+    An own activation function of the layer stays the same object, because Keras cannot load it
+    from its name. A `VisionModel` inside a model also keeps its functions.
+    """
+    if isinstance(layer, VisionModel):
+        return type(layer).from_config({**settings_of(layer), **changes})
+    settings = {**layer.get_config(), **changes}
+    activation = getattr(layer, "activation", None)
+    is_function = callable(activation) and not isinstance(activation, keras.Layer)
+    if is_function and isinstance(settings.get("activation"), dict):  # not a name of Keras
+        settings["activation"] = activation
+    return type(layer).from_config(settings)
+
+
+def copy_attributes(model: keras.Model, copy: keras.Model) -> None:
+    """Set the attributes of a copied model that the user may have set on a plain `keras.Model`."""
+    for attribute in ("class_names", "preprocessing"):
+        if hasattr(model, attribute):
+            setattr(copy, attribute, getattr(model, attribute))
 
 
 class Call(NamedTuple):
@@ -191,9 +216,7 @@ def with_plain_output(model: keras.Model) -> keras.Model:
     if is_plain or len(model.outputs) != 1 or len(model.inputs) != 1:
         return model
     plain = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    for attribute in ("class_names", "preprocessing"):  # set by the user
-        if hasattr(model, attribute):
-            setattr(plain, attribute, getattr(model, attribute))
+    copy_attributes(model, plain)
     return plain
 
 

@@ -33,7 +33,8 @@ class Preprocessing:
     """The resizing, cropping and normalisation of images for a model, as in its training.
 
     Code outside the model resizes and crops. The model then computes `(pixel / 255 - mean) / std`
-    itself, unless it was built with `include_preprocessing=False`.
+    itself, unless it was built with `include_preprocessing=False`. For videos, only mean and
+    std apply: frames are resized bilinearly until they cover the input, then cropped.
 
     Attributes:
         mean: Mean of each channel, for pixels in [0, 1]. One number applies to all channels.

@@ -12,7 +12,7 @@ from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import REDUCERS, VisionTransformerFields
-from keras_tokenlearner.models.features import uncompiled
+from keras_tokenlearner.models.features import clone_layer, copy_attributes, uncompiled
 from keras_tokenlearner.models.reduction import (
     reduce_and_fuse,
     reduce_tokens,
@@ -21,7 +21,7 @@ from keras_tokenlearner.models.reduction import (
 from keras_tokenlearner.models.rotations import call_block
 from keras_tokenlearner.models.state import has_lora, quantization_of, set_weights
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.models.vision_model import VisionModel
+from keras_tokenlearner.models.vision_model import VisionModel, settings_of, values_of
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
 
@@ -208,8 +208,9 @@ def _check_unused(name: str, value: int | str | None, is_unused: bool, reducer: 
 def _check_plain(structure: Structure) -> None:
     """Raise `ValueError` for a model with reducers, LoRA weights or quantized weights."""
     problem = weights_problem(structure.model)
-    if structure.reduced:
-        added = ", ".join(layer.name for layer in structure.reduced)
+    reduced = structure.reducers + structure.fusers
+    if reduced:
+        added = ", ".join(layer.name for layer in reduced)
         problem = (
             "`model` must be a plain ViT; pass the model without learned tokens. "
             f"Received: model {structure.model.name!r} with the layers {added}"
@@ -237,7 +238,8 @@ def _rebuilt(
     model: VisionTransformer, config: VisionTransformerConfig, name: str
 ) -> VisionTransformer:
     """Return a copy of a model with another config and new, trainable weights."""
-    arguments = {**model.get_config(), "config": dataclasses.asdict(config), "name": name}
+    settings = settings_of(model, VisionTransformer)
+    arguments = {**settings, "config": values_of(config), "name": name}
     return VisionTransformer.from_config({**arguments, "trainable": True, "frozen": {}})
 
 
@@ -271,19 +273,20 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
         return call_copy(layer, *args, **kwargs)
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        settings = layer.get_config()
-        if config.proportional_attention and layer.name in behind:
-            settings |= {
-                "num_patches": math.prod(structure.grid),
-                "num_prefix_tokens": config.num_prefix_tokens,
-            }
-        return type(layer).from_config(settings)
+        if not config.proportional_attention or layer.name not in behind:
+            return clone_layer(layer)
+        return clone_layer(
+            layer,
+            num_patches=math.prod(structure.grid),
+            num_prefix_tokens=config.num_prefix_tokens,
+        )
 
     with dtype_policy(structure.block.dtype_policy):
         copy = keras.models.clone_model(
             uncompiled(structure.model), clone_function=clone, call_function=call
         )
         student = keras.Model(copy.input, copy.output, name=name)
+    copy_attributes(structure.model, student)
     for layer in student.layers:
         layer.trainable = True
     return student

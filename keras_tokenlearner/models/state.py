@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner.layers.composite import (
+    LORA,
     parts_of,
     quantized,
     set_weight_flags,
@@ -72,4 +73,4 @@ def quantization_of(model: keras.Model) -> str | None:
 
 def has_lora(model: keras.Model) -> bool:
     """Return whether a layer of a model has LoRA weights."""
-    return any("lora_" in weight.path for weight in model.weights)
+    return any(weight.name.startswith(LORA) for weight in model.weights)

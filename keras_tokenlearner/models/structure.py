@@ -10,16 +10,19 @@ import numpy as np
 from keras_tokenlearner.layers import (
     AttentionPooling,
     ConvStem,
+    Reproject,
     SequencePositions,
+    TokenFuser,
+    TokenLearner,
+    Unpool,
     activations,
 )
+from keras_tokenlearner.layers.token_alternatives import FrameTokenizer
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import (
     BESIDE_THE_CLASS_TOKEN,
-    FUSERS,
     POOLS,
-    REDUCERS,
     FieldValue,
     VisionTransformerFields,
 )
@@ -66,7 +69,8 @@ class Structure:
         head_reads: The config's field `head_reads`. For a custom head, the layer `pooling` or
             a layer with a name in `BESIDE_THE_CLASS_TOKEN` decides.
         added: The layers with weights, except for the layers of a plain ViT.
-        reduced: The layers of `added` that are reducers or fusers.
+        reducers: The reducers before the last block or norm, with weights or without.
+        fusers: The fusers before the last block or norm, with weights or without.
 
     Raises:
         ValueError: If the model does not contain a vision transformer of this package.
@@ -99,10 +103,18 @@ class Structure:
         self.added = [
             layer for layer in model.layers if layer.weights and not _is_plain(layer.name)
         ]
-        self.reduced = [
-            layer for layer in self.added if layer.name.startswith((*REDUCERS, *FUSERS))
-        ]
+        trunk = self._trunk()
+        self.reducers = [x for x in trunk if isinstance(x, (TokenLearner, FrameTokenizer))]
+        self.fusers = [x for x in trunk if isinstance(x, (TokenFuser, Unpool, Reproject))]
         self.config = model.config if _is_trunk(model) else self._config(found)
+
+    def _trunk(self) -> list[keras.Layer]:
+        """Return the layers up to the last block or norm. A custom head may also have reducers."""
+        found = self.model.layers
+        if _is_trunk(self.model):  # a reducer may follow the last block
+            return found
+        ends = [x.name == names.NORM or names.block_index(x.name) is not None for x in found]
+        return found[: len(ends) - ends[::-1].index(True)]
 
     def _config(self, found: set[str]) -> VisionTransformerConfig:
         """Return the config of a plain ViT, read from its layers."""
@@ -133,7 +145,7 @@ class Structure:
             dropout_rate=block.dropout_rate,
             attention_dropout_rate=block.attention_dropout_rate,
             layer_scale=block.layer_scale,
-            activation=cast(str, activations.serialize(block.activation)),
+            activation=self._activation(),
             layer_norm_epsilon=block.layer_norm_epsilon,
             norm=block.norm,
             qk_norm=block.qk_norm,
@@ -147,6 +159,11 @@ class Structure:
             positions=self._positions(found),
         )
         return VisionTransformerConfig(**fields | self._final_norm(found) | self._rotary(found))
+
+    def _activation(self) -> str:
+        """Return the name of the blocks' activation, or an own function, which has no name."""
+        name = activations.serialize(self.block.activation)
+        return cast(str, name if isinstance(name, str) else self.block.activation)
 
     def _head_reads(self, found: set[str]) -> str | None:
         beside = next((name for name in BESIDE_THE_CLASS_TOKEN if name in found), None)
@@ -207,7 +224,7 @@ class Structure:
     def settings(self) -> dict[str, str | float | None]:
         """Return the config fields that differ between libraries and do not show in the weights."""
         settings = {
-            "activation": cast(str, activations.serialize(self.block.activation)),
+            "activation": self._activation(),
             "layer_norm_epsilon": self.block.layer_norm_epsilon,
         }
         if names.HEAD in {layer.name for layer in self.model.layers}:

@@ -18,7 +18,7 @@ from keras_tokenlearner._checks import (
 )
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner._precision import dtype_policy
+from keras_tokenlearner._precision import check_float, dtype_policy
 from keras_tokenlearner.layers import TokenLearner, activations
 from keras_tokenlearner.layers.activations import Activation
 from keras_tokenlearner.layers.composite import quantize_parts, quantized_parts
@@ -174,21 +174,25 @@ class VisionModel(keras.Model):
         return self.get_layer(HEAD) if self.include_top else None
 
     def get_config(self) -> dict[str, JSON]:
-        fields = dataclasses.asdict(self.config)
+        settings = self._settings()
+        fields, activation = settings["config"], self.classifier_activation
         if "activation" in fields:
             fields["activation"] = activations.serialize(activations.get(fields["activation"]))
-        activation = self.classifier_activation
         if activation is not None:
             activation = keras.activations.serialize(keras.activations.get(activation))
+        return settings | {"classifier_activation": activation}
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the result of `get_config` with functions instead of their names."""
         return {
-            "config": fields,
+            "config": values_of(self.config),
             "input_shape": self.input_shape[1:],
             "input": input_options(self.inputs[0]),
             "include_top": self.include_top,
             "include_preprocessing": self.include_preprocessing,
             "pooling": self.pooling,
             "classes": self.classes,
-            "classifier_activation": activation,
+            "classifier_activation": self.classifier_activation,
             "preprocessing": self.preprocessing.fields(),
             "class_names": self.class_names,
             "dtype": keras.dtype_policies.serialize(self._policy),
@@ -217,10 +221,10 @@ class VisionModel(keras.Model):
             del arguments["classes"]
         arguments["config"] = cls.config_class(**arguments["config"])
         arguments["preprocessing"] = Preprocessing(**arguments["preprocessing"])
-        if arguments["classifier_activation"] is not None:
-            arguments["classifier_activation"] = keras.activations.deserialize(
-                arguments["classifier_activation"], custom_objects
-            )
+        activation = arguments["classifier_activation"]
+        if activation is not None and not callable(activation):
+            activation = keras.activations.deserialize(activation, custom_objects)
+        arguments["classifier_activation"] = activation
         arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"], custom_objects)
         model = cls(**arguments)
         if isinstance(quantization, str):  # of an earlier version
@@ -232,6 +236,28 @@ class VisionModel(keras.Model):
             if parents:
                 learner.parents = parents
         return model
+
+
+def settings_of(model: VisionModel, kind: type[VisionModel] | None = None) -> dict[str, Any]:
+    """Return the arguments of `kind.from_config` for a copy of a model.
+
+    An own function stays the same object, because Keras cannot load it from its name.
+
+    Args:
+        model: The model.
+        kind: Class of the copy. Defaults to the class of `model`, whose `get_config` may return
+            further arguments.
+    """
+    settings = model._settings()
+    if (kind or type(model)).get_config is VisionModel.get_config:
+        return settings  # `get_config` fails for functions that Keras cannot save
+    functions = {name: settings[name] for name in ("config", "classifier_activation")}
+    return {**model.get_config(), **functions}
+
+
+def values_of(config: Config) -> dict[str, Any]:
+    """Return the fields of a config. `dataclasses.asdict` would copy a `functools.partial`."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 class InputOptions(TypedDict):
@@ -275,7 +301,7 @@ def check_build(
     if tensor is not None and not takes_pixels and not keras.backend.is_float_dtype(tensor.dtype):
         raise ValueError(
             f"{owner}: `input_tensor` must have a float dtype, because normalised pixels are not "
-            "integers; or pass include_preprocessing=True. "
+            "integers. For integer pixels, pass include_preprocessing=True. "
             f"Received: input_tensor of dtype {tensor.dtype}, include_preprocessing=False"
         )
     if preprocessing is not None and takes_pixels:
@@ -301,12 +327,14 @@ def policy_of(owner: str, dtype: Policy) -> keras.DTypePolicy:
     """Return the dtype policy of a name or an object, or the global policy for `None`."""
     try:
         with dtype_policy(keras.config.dtype_policy() if dtype is None else dtype):
-            return keras.config.dtype_policy()
+            policy = keras.config.dtype_policy()
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{owner}: `dtype` must be a keras.DTypePolicy or its name, such as 'mixed_bfloat16'. "
             f"Received: dtype={dtype!r}"
         ) from error
+    check_float(owner, policy)
+    return policy
 
 
 def check_activation(owner: str, activation: Activation) -> None:

@@ -123,8 +123,8 @@ class VisionTransformer(VisionModel):
         """`(H, W)` or `(T, H, W)`, the grid of the patches."""
         return tuple(self.get_layer(names.TOKENS).input.shape[1:-1])
 
-    def get_config(self) -> dict[str, JSON]:
-        return super().get_config() | {"position_resize": self.position_resize}
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"position_resize": self.position_resize}
 
     @classmethod
     def from_config(

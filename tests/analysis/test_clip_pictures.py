@@ -127,3 +127,17 @@ def test_draw_and_animate_clip_maps_of_wrong_shapes_or_types_raise(shape, tmp_pa
             draw(draw_clip_maps, CLIP)
     with pytest.raises(ValueError, match=r"`path` .*a\.png"):
         animate_clip_maps(CLIP, np.ones((6, 4, 6, 2)), tmp_path / "a.png")
+
+
+def test_clip_maps_path_in_the_home_folder_is_expanded_and_in_a_missing_folder_raises(
+    maps, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows
+    draw_clip_maps(CLIP, maps, columns=1, path="~/strip.png")
+    animate_clip_maps(CLIP[:2], maps[:2], "~/maps.gif")
+    assert {file.name for file in tmp_path.iterdir()} == {"strip.png", "maps.gif"}
+    with pytest.raises(ValueError, match="draw_clip_maps: .*`path`.*none.*a.png"):
+        draw_clip_maps(None, None, path="none/a.png")
+    with pytest.raises(ValueError, match="animate_clip_maps: .*`path`.*none.*a.gif"):
+        animate_clip_maps(None, None, "none/a.gif")

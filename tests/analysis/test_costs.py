@@ -297,14 +297,14 @@ def test_costs_of_a_nested_model_contain_its_inner_layers():
     assert costs(outer).layers["inner/d"].macs == 32
 
 
-def test_costs_of_a_model_add_no_calls_to_its_layers():
+def test_costs_function_adds_no_calls_to_the_layers_of_a_model():
     model = create_model("tokenlearner_pico8_4at1", classes=3)
     before = [len(layer._inbound_nodes) for layer in model.layers]
     costs(model)
     assert [len(layer._inbound_nodes) for layer in model.layers] == before
 
 
-def test_costs_of_layers_called_with_an_unused_argument_equal_a_plain_call():
+def test_costs_of_a_call_with_an_unused_argument_equal_the_costs_of_a_plain_call():
     inputs = keras.Input((4, 4))
 
     def built(**unused):
@@ -322,7 +322,7 @@ def test_costs_of_a_call_for_fewer_tokens_equal_a_manual_count():
 
 
 @pytest.mark.parametrize("has_key", [False, True])
-def test_costs_of_attention_without_weights_equal_a_manual_count(has_key):
+def test_costs_of_attention_layers_without_projections_equal_a_manual_count(has_key):
     query, value = keras.Input((5, 8)), keras.Input((7, 6 if has_key else 8))
     tensors = [query, value, *([keras.Input((7, 8))] if has_key else [])]
     channels = value.shape[-1]
@@ -388,7 +388,7 @@ def test_costs_of_gated_multi_head_attention_include_the_gate():
     assert other.elementwise - one.elementwise == 5 * 12 * (1 + 4 + 1)  # bias, sigmoid, product
 
 
-def test_costs_of_attention_with_a_rotation_and_no_key_equal_the_costs_with_a_key():
+def test_costs_of_attention_with_rotary_positions_are_equal_with_and_without_the_key_argument():
     tokens, table = keras.Input((5, 12)), keras.Input((5, 1, 4))
     layer = MultiHeadAttention(3, 4, rotary="interleaved")
     found = [
@@ -398,7 +398,7 @@ def test_costs_of_attention_with_a_rotation_and_no_key_equal_the_costs_with_a_ke
     assert found[0] == found[1]
 
 
-def test_costs_of_a_nested_model_are_of_the_shape_of_its_call():
+def test_costs_of_a_nested_model_depend_on_the_input_shape_of_each_call():
     inner = keras.Sequential([keras.Input((None, 8)), keras.layers.Dense(4, name="d")], name="in")
     one, other = keras.Input((3, 8)), keras.Input((5, 8))
     found = costs(keras.Model([one, other], [inner(one), inner(other)]))
@@ -406,7 +406,7 @@ def test_costs_of_a_nested_model_are_of_the_shape_of_its_call():
     assert found.params == 8 * 4 + 4
 
 
-def test_costs_of_a_nested_model_with_a_rule_of_its_class_use_the_rule():
+def test_cost_rule_of_a_model_class_counts_a_nested_model_of_this_class():
     class Mine(keras.Model):
         def build(self, shape):
             self.dense = keras.layers.Dense(4)
@@ -424,7 +424,7 @@ def test_costs_of_a_nested_model_with_a_rule_of_its_class_use_the_rule():
     assert found.layers["mine"].macs == 32 and found.params == 36
 
 
-def test_costs_of_arguments_with_the_names_of_other_parameters_of_a_rule_pass_by_position():
+def test_cost_rule_of_a_layer_with_an_argument_named_layer_gets_shapes_by_position():
     class Mine(keras.layers.Layer):
         def call(self, layer, inputs):
             return layer + inputs

@@ -69,6 +69,14 @@ def test_token_maps_of_a_wrong_image_shape_or_layer_raise(model, images):
         token_maps(model, images, layer="head")
 
 
+def test_token_maps_of_a_model_with_a_fixed_batch_size_take_any_number_of_images(model, images):
+    inputs = keras.Input((32, 48, 3), batch_size=2)
+    fixed = keras_tokenlearner.create_model(MODEL, classes=10, input_tensor=inputs)
+    fixed.set_weights(model.get_weights())
+    np.testing.assert_allclose(token_maps(fixed, images), token_maps(model, images), atol=1e-6)
+    assert token_similarity(fixed, images[:3]).shape == (3, 4, 4)
+
+
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -171,7 +179,7 @@ def test_token_maps_of_a_clone_with_shared_layers_equal_the_maps_of_the_model(mo
     np.testing.assert_allclose(token_maps(clone, images), token_maps(model, images), atol=1e-6)
 
 
-def test_token_maps_of_a_token_learner_called_twice_are_the_maps_of_the_call_in_the_model():
+def test_token_maps_of_a_token_learner_that_was_called_before_come_from_the_call_in_the_model():
     inputs, learner = keras.Input((4, 6, 8)), TokenLearner(3, name="learner")
     learner(keras.layers.Rescaling(-2.0)(inputs))
     model = keras.Model(inputs, learner(inputs))
@@ -185,7 +193,7 @@ def test_token_maps_of_a_token_learner_called_twice_are_the_maps_of_the_call_in_
     np.testing.assert_allclose(similarity, tokens @ tokens.transpose(0, 2, 1), atol=1e-5)
 
 
-def test_token_maps_of_a_call_for_fewer_tokens_are_the_maps_of_these_tokens():
+def test_token_maps_of_a_call_for_4_of_8_tokens_are_the_maps_of_the_4_tokens():
     inputs = keras.Input((4, 6, 8))
     learner = TokenLearner(8, attention="mlp", position_bias=True, name="learner")
     model = keras.Model(inputs, learner(inputs, num_tokens=4))

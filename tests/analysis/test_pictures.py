@@ -50,7 +50,7 @@ def test_draw_token_maps_figure_has_image_rows_and_token_columns(images, maps, t
     np.testing.assert_allclose(_panels(figure)[0], images[0] / 255)
 
 
-def test_draw_token_maps_with_titles_in_a_shuffled_series_keeps_their_order(images, maps):
+def test_draw_token_maps_with_titles_in_a_shuffled_pandas_series_keeps_their_order(images, maps):
     figure = draw_token_maps(images, maps, titles=Shuffled("abcde", [4, 3, 2, 1, 0]))
     assert [axis.get_ylabel() for axis in figure.axes[::6]] == list("abcde")
 
@@ -148,6 +148,34 @@ def test_draw_token_maps_and_draw_costs_with_wrong_arguments_raise(images, maps)
         draw_costs("none.csv")
     with pytest.raises(ValueError, match="cost=.gmacs"):
         draw_costs(ROWS[3:])
+
+
+def test_figure_path_in_the_home_folder_is_expanded(images, maps, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows
+    (tmp_path / "rows.csv").write_text("model,accuracy,gmacs\nlarge,0.9,4\n")
+    draw_token_maps(images[:1], maps[:1], path="~/maps.png")
+    draw_token_entropy(images[:1], maps[:1], path="~/entropy.png")
+    draw_token_similarity(np.eye(3)[None], path="~/similarity.png")
+    draw_costs("~/rows.csv", path="~/costs.png")
+    found = {file.stem for file in tmp_path.glob("*.png")}
+    assert found == {"maps", "entropy", "similarity", "costs"}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: draw_token_maps(None, None, path=path),
+        lambda path: draw_token_entropy(None, None, path=path),
+        lambda path: draw_token_similarity(None, path=path),
+        lambda path: draw_costs(None, path=path),
+    ],
+)
+def test_figure_path_in_a_missing_folder_raises_before_other_arguments_are_read(draw, tmp_path):
+    with pytest.raises(ValueError, match="draw_.*: .*`path`.*figure.png"):
+        draw(tmp_path / "missing" / "figure.png")
+    with pytest.raises(ValueError, match="draw_.*: `path` .*path=3"):
+        draw(3)
 
 
 @pytest.mark.parametrize("draw", [draw_token_maps, draw_token_entropy])

@@ -24,7 +24,7 @@ def path(tmp_path_factory):
     return folder
 
 
-def test_load_benchmark_of_correct_answers_counts_no_wrong_answers(path, tmp_path):
+def test_load_benchmark_of_correct_responses_counts_no_wrong_responses(path, tmp_path):
     output = tmp_path / "rows.csv"
     load.main([str(path), "--clients", "1", "6", "--seconds", "1", "--output", str(output)])
     lines = output.read_text().splitlines()
@@ -35,7 +35,7 @@ def test_load_benchmark_of_correct_answers_counts_no_wrong_answers(path, tmp_pat
     assert all(0 < float(row["p50_ms"]) <= float(row["p99_ms"]) for row in rows)
 
 
-def test_load_benchmark_of_wrong_answers_counts_every_wrong_answer(path, monkeypatch, tmp_path):
+def test_load_benchmark_of_wrong_responses_counts_every_response(path, monkeypatch, tmp_path):
     questions = load._questions(path)
     other = [(body, right + 0.1) for body, right in questions]
     monkeypatch.setattr(load, "_questions", lambda _: other)

@@ -20,7 +20,7 @@ def test_paper_comparisons_variants_with_learned_tokens_cost_less_than_the_plain
     assert compared == set(paper_comparisons.VARIANTS)
 
 
-def test_paper_comparisons_plot_has_the_rows_with_the_images_and_epochs_of_the_options(
+def test_paper_comparisons_plot_has_only_rows_of_the_images_and_epochs_in_the_options(
     monkeypatch, tmp_path
 ):
     drawn, path = [], tmp_path / "rows.csv"

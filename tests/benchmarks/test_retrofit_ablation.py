@@ -100,7 +100,7 @@ def test_keep_views_after_an_interruption_computes_the_missing_outputs(tmp_path)
         np.testing.assert_allclose(float32(kept[:, side]), wanted, rtol=0.01, atol=1e-3)
 
 
-def test_untrained_two_stage_student_equals_one_stage_and_costs_less_than_its_first_stage():
+def test_untrained_two_stage_student_has_the_tokens_of_one_stage_and_a_cost_between_the_stages():
     plain = small_teacher(class_token=True, num_layers=4)
     student = two_stages(plain, (1, 8), (3, 4))
     first, second = (student.get_layer(name) for name in ("token_learner", "token_learner_1"))
@@ -117,7 +117,7 @@ def test_untrained_two_stage_student_equals_one_stage_and_costs_less_than_its_fi
             np.testing.assert_array_equal(copy, array)
 
 
-def test_two_stage_student_has_the_same_sum_of_tokens_over_blocks_as_one_stage():
+def test_two_stage_student_processes_as_many_tokens_in_all_blocks_as_a_one_stage_student():
     one, two = (
         next(cell for cell in cells(((5, 16),), 1) if bool(cell.second_at) == both)
         for both in (False, True)

@@ -59,7 +59,7 @@ def test_pipeline_benchmark_with_an_earlier_file_replaces_its_rows(monkeypatch, 
     assert [row["what"] for row in read_rows(output)] == ["pipeline", "train"]
 
 
-def test_machine_with_a_nightly_library_has_its_version(monkeypatch):
+def test_machine_text_contains_the_version_of_a_nightly_library(monkeypatch):
     def version(name):
         if name == "keras-nightly":
             return "3.99.dev1"
@@ -69,7 +69,7 @@ def test_machine_with_a_nightly_library_has_its_version(monkeypatch):
     assert machine("keras", "jax").endswith("keras 3.99.dev1, jax not installed")
 
 
-def test_check_columns_with_other_columns_raises_and_leaves_the_csv_file_unchanged(tmp_path):
+def test_check_columns_unlike_the_csv_header_raises_and_leaves_the_file_unchanged(tmp_path):
     path = tmp_path / "rows.csv"
     check_columns("owner", path, ("seed", "accuracy"))  # a new file
     append_row(path, ("seed", "accuracy"), {"seed": 0, "accuracy": 0.5})
@@ -92,14 +92,14 @@ def test_check_columns_with_other_columns_raises_and_leaves_the_csv_file_unchang
         ("rotary_tokens", "rotary_tokens"),
     ],
 )
-def test_committed_csv_file_has_the_columns_of_its_resuming_benchmark(module, file):
+def test_committed_csv_file_has_the_columns_of_the_benchmark_that_resumes_it(module, file):
     columns = importlib.import_module(f"benchmarks.{module}").COLUMNS
     path = RESULTS / f"{file}.csv"
     check_columns(module, path, columns)
     assert all(set(row) == set(columns) and None not in row.values() for row in read_rows(path))
 
 
-def test_data_name_omits_the_folder_of_a_known_set_only():
+def test_data_name_omits_the_folder_of_a_known_data_set_and_keeps_other_folders():
     assert data_name("cifar10:/data/cifar") == data_name("cifar10") == "cifar10"
     assert data_name("tfds:cifar100") == "tfds-cifar100"
     assert data_name("folder:/a/b") == "folder-a-b" != data_name("folder:/a/c")

@@ -85,7 +85,7 @@ def test_profiled_kernels_of_a_training_step_are_sorted_by_time(monkeypatch):
         assert any("mm" in row["kernel"] for row in longest)
 
 
-def test_speed_benchmark_with_quick_runs_the_quick_parts_only(monkeypatch, tmp_path):
+def test_speed_benchmark_with_the_option_quick_runs_the_quick_parts_only(monkeypatch, tmp_path):
     started = []
     monkeypatch.setattr(speed.subprocess, "run", lambda command, check: started.append(command))
     (tmp_path / "block.csv").write_text("old")
@@ -98,7 +98,7 @@ def test_speed_benchmark_with_quick_runs_the_quick_parts_only(monkeypatch, tmp_p
 
 
 @pytest.mark.once("torch")
-def test_speed_benchmark_with_quick_and_a_part_without_a_quick_form_raises(monkeypatch, capsys):
+def test_speed_benchmark_option_quick_with_a_part_without_quick_form_raises(monkeypatch, capsys):
     monkeypatch.setattr(speed.subprocess, "run", None)  # no part is started
     for part in set(speed.PARTS) - set(speed.QUICK):
         with pytest.raises(SystemExit):
@@ -112,7 +112,7 @@ def test_speed_benchmark_with_quick_and_a_part_without_a_quick_form_raises(monke
     [["--pairs", "b16_224", "--trained", "l16_512"], ["--pairs", "b16_224", "--steps", "training"]],
     ids=" ".join,
 )
-def test_realised_benchmark_with_a_training_step_of_no_pair_raises_and_keeps_the_file(
+def test_realised_benchmark_without_a_pair_for_the_training_step_raises_and_keeps_the_file(
     tmp_path, capsys, options
 ):
     output = tmp_path / "rows.csv"
@@ -130,7 +130,9 @@ def test_peers_benchmark_without_any_case_raises_and_states_the_options(capsys):
 
 
 @pytest.mark.once("torch")
-def test_peers_plot_has_only_the_image_size_of_the_options(monkeypatch, tmp_path):
+def test_peers_plot_shows_only_the_rows_with_the_image_size_given_by_the_size_option(
+    monkeypatch, tmp_path
+):
     drawn, output = [], tmp_path / "rows.csv"
     monkeypatch.setattr(peers, "draw_bars", lambda rows, *_, **__: drawn.extend(rows))
     for size in (224, 384):
@@ -142,7 +144,7 @@ def test_peers_plot_has_only_the_image_size_of_the_options(monkeypatch, tmp_path
 
 
 @pytest.mark.once("torch")
-def test_around_names_and_goals_of_imports_equal_the_committed_file_and_the_notes(monkeypatch):
+def test_around_benchmark_goals_of_import_times_equal_the_csv_file_and_the_notes(monkeypatch):
     done = argparse.Namespace(stdout="0.08\n")
     monkeypatch.setattr(around.subprocess, "run", lambda *_, **__: done)
     goals = {name: goal for name, _, _, goal in around.imports(1)}

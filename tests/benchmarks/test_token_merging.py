@@ -39,7 +39,7 @@ def test_token_merging_equals_a_loop_over_tokens(tokens, merged):
         np.testing.assert_allclose(found_sizes[example, :, 0], wanted_sizes)
 
 
-def test_token_merging_of_zero_tokens_equals_the_unchanged_model():
+def test_token_merging_of_zero_tokens_keeps_the_outputs_of_the_model():
     model = create_model("vit_pico8", classes=3)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     merging = token_merging(model, 0)

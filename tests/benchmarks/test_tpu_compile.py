@@ -29,7 +29,7 @@ def test_data_parallel_step_compiled_for_tpus_exchanges_only_the_gradients(topol
     assert program.memory_analysis().argument_size_in_bytes > 2 * 4 * weights  # with momentum
 
 
-def test_tpu_compile_with_a_mode_but_no_recipe_raises_and_states_the_option(capsys, tmp_path):
+def test_tpu_compile_with_a_mode_but_no_recipe_raises_and_names_the_option_recipe(capsys, tmp_path):
     from benchmarks import tpu_compile
 
     with pytest.raises(SystemExit):

@@ -55,7 +55,7 @@ def test_attention_pooling_with_wrong_arguments_raises(arguments, words):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("norm", [True, False])
-def test_attention_pooling_equals_timm_only_if_its_pooling_has_a_norm(norm):
+def test_attention_pooling_equals_timm_only_if_the_pooling_of_timm_has_a_norm(norm):
     peer("timm")
     import torch
     from timm.layers import AttentionPoolLatent

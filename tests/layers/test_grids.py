@@ -1,9 +1,20 @@
+import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.layers import grids
+from keras_tokenlearner.layers import (
+    DirectTokens,
+    FixedGrid,
+    PositionEmbedding,
+    RotaryPositions,
+    SequencePositions,
+    TokenLearner,
+    grids,
+)
 from tests.conformance import array, to_numpy
 from tests.layers.helpers import refused
+
+LEARNER = {"num_tokens": 2, "attention": "mlp", "position_bias": True}
 
 
 @pytest.mark.once("torch")
@@ -61,3 +72,29 @@ def test_grid_reshapes_keep_positions_and_can_be_reversed(shape):
 )
 def test_resolve_grid_of_a_wrong_shape_raises(shape, grid, words):
     refused(lambda: grids.resolve_grid("Owner", shape, grid), "Owner: ", "Received: ", *words)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("kind", "arguments", "built", "other"),
+    [
+        (FixedGrid, {"num_tokens": 4}, (2, 8, 8), (4, 4, 8)),
+        (DirectTokens, {"num_tokens": 4}, (2, 8, 8), (4, 4, 8)),
+        (RotaryPositions, {"num_heads": 2}, (2, 8, 8), (4, 4, 8)),
+        (RotaryPositions, {"num_heads": 2}, (2, 8, 8), (8,)),
+        (RotaryPositions, {"num_heads": 2, "frequencies": "learned"}, (2, 8, 8), (4, 4, 8)),
+        (PositionEmbedding, {}, (1, 4, 4, 8), (3, 4, 4, 8)),
+        (PositionEmbedding, {}, (4, 2, 8), (3, 4, 2, 8)),
+        (SequencePositions, {}, (1, 4, 4, 8), (3, 4, 4, 8)),
+        (TokenLearner, LEARNER, (1, 4, 8), (3, 4, 8)),
+        (TokenLearner, {**LEARNER, "over": "space_time"}, (1, 2, 2, 8), (3, 2, 2, 8)),
+    ],
+    ids=str,
+)
+def test_layer_built_for_one_grid_called_on_another_grid_raises(kind, arguments, built, other):
+    layer = kind(**arguments)
+    layer(keras.Input(built))
+    words = [kind.__name__, "Received: ", *(str(shape[:2])[:-1] for shape in (built, other))]
+    for x in (np.zeros((2, *other), "float32"), keras.Input(other)):
+        refused(lambda x=x: layer(x), *words)
+    refused(lambda: layer.compute_output_shape((2, *other)), *words)

@@ -77,7 +77,7 @@ def test_rotate_equals_complex_multiplication(name, layout):
     close(apply(layer, (3, 5), x), rotated(x, coordinates, axial(12, 2, 50.0), layout))
 
 
-def test_rotary_with_channels_left_over_by_the_axes_leaves_them_and_prefix_tokens_unchanged():
+def test_rotary_leaves_channels_without_an_axis_and_prefix_tokens_unchanged():
     # A head of 10 channels has 2 for each of three axes, and 4 are left over.
     x = array((3 + 12, 10), 0)
     layer = RotaryPositions(1, num_prefix_tokens=3, theta=7.0)

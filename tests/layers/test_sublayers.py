@@ -70,7 +70,7 @@ def assert_equal_to_plain_calls(make, monkeypatch, training=False):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", BLOCKS)
-def test_transformer_block_outputs_and_gradients_equal_calls_of_sublayers_through_keras(
+def test_transformer_block_has_the_outputs_and_gradients_of_sublayers_called_through_keras(
     name, policy, training, monkeypatch
 ):
     assert_equal_to_plain_calls(lambda: made(BLOCKS[name], policy), monkeypatch, training)
@@ -79,7 +79,7 @@ def test_transformer_block_outputs_and_gradients_equal_calls_of_sublayers_throug
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 @pytest.mark.parametrize("policy", POLICIES[:2])
 @pytest.mark.parametrize("change", ["lora", "quantized"])
-def test_transformer_block_with_lora_or_int8_equals_calls_of_sublayers_through_keras(
+def test_transformer_block_with_lora_or_int8_has_the_outputs_of_sublayers_called_through_keras(
     change, policy, monkeypatch
 ):
     def make():
@@ -123,7 +123,7 @@ def test_transformer_block_runs_the_torch_hooks_of_its_sublayers(hook):
     ],
     ids=["policy", "autocast", "autocast of the owner", "regularizer"],
 )
-def test_sublayer_with_another_policy_or_a_regularizer_runs_the_call_of_keras(change, called):
+def test_sublayer_with_its_own_policy_or_a_regularizer_runs_the_call_of_keras(change, called):
     block = made({}, "mixed_bfloat16")
     change(block)
     block(ops.convert_to_tensor(array((3, 5, 8), 0)))

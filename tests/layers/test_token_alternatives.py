@@ -135,6 +135,22 @@ def test_spatial_pooling_and_fixed_grid_on_too_small_frames_raise(layer, words):
 
 
 @pytest.mark.once("torch")
+def test_fixed_grid_built_again_for_another_grid_takes_this_grid():
+    layer = FixedGrid(4)
+    layer.build((2, 2, 8, 8))
+    layer.build((2, 4, 4, 8))
+    x = array((2, 4, 4, 8), 0)
+    close(run(layer, x), run(FixedGrid(4), x))
+
+
+@pytest.mark.once("torch")
+def test_built_spatial_pooling_on_a_too_small_frame_raises():
+    layer = SpatialPooling()
+    layer.build((2, 4, 4, 8))
+    refused(lambda: layer(keras.Input((1, 4, 8))), "SpatialPooling", "pool_size=(2, 2)", "(1, 4)")
+
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("kind", KINDS)
 def test_alternatives_to_token_learner_with_channels_first_raise(kind):
     keras.config.set_image_data_format("channels_first")

@@ -174,7 +174,7 @@ def test_token_learner_adds_its_position_bias_before_the_softmax():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_first_tokens_of_an_untrained_token_learner_cover_the_whole_image(count):
+def test_first_m_tokens_of_an_untrained_token_learner_cover_the_whole_image(count):
     """The first m tokens are the averages of m cells. Each position is in one cell."""
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)
@@ -208,7 +208,7 @@ def test_saved_position_bias_is_resized_for_another_grid(tmp_path):
     close(keras.ops.convert_to_numpy(again.bias), table)
 
 
-def test_position_bias_of_a_file_without_a_tree_of_cells_has_the_tree_of_the_grid_in_the_file():
+def test_position_bias_loaded_without_a_cell_tree_has_the_cell_tree_of_the_grid_in_the_file():
     layer = TokenLearner(6, "mlp", position_bias=True)
     layer.build((2, 4, 6, 8))
     assert layer.parents == grid_cells((4, 6), 6).parents
@@ -344,7 +344,7 @@ def test_token_learner_on_large_half_precision_values_returns_their_weighted_mea
 
 
 @pytest.mark.parametrize("count", [3, 2])
-def test_position_bias_in_bfloat16_keeps_a_small_part_of_the_mlp_in_the_maps(count):
+def test_token_maps_with_position_bias_in_bfloat16_keep_small_logits_of_the_mlp(count):
     """bfloat16 holds 8 and 8.0625, but no number between them."""
     x = array((2, 4, 6, 8), 0)
     exact = TokenLearner(3, "mlp", position_bias=True)

@@ -86,7 +86,7 @@ def test_feature_extractor_of_a_float16_model_returns_float16_and_scales_its_los
 
 
 @pytest.mark.once("torch")
-def test_calls_of_a_model_with_one_call_of_each_layer_are_not_repeated():
+def test_calls_of_a_model_without_shared_layers_are_found_without_new_calls():
     model = create_model("tokenlearner_pico8_4at1", classes=3, class_token=True)
     copy, calls = with_calls(model)
     assert copy.input is model.input and copy.output is model.output
@@ -95,7 +95,7 @@ def test_calls_of_a_model_with_one_call_of_each_layer_are_not_repeated():
 
 
 @pytest.mark.once("torch")
-def test_calls_of_a_layer_called_twice_on_one_tensor_have_the_arguments_of_their_model():
+def test_calls_of_a_layer_shared_by_two_models_have_the_arguments_of_each_model():
     inputs, dropout = keras.Input((4,)), keras.layers.Dropout(0.5)
     first, second = (keras.Model(inputs, dropout(inputs, training=x)) for x in (False, True))
     for model, training in ((first, False), (second, True)):

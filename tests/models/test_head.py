@@ -103,14 +103,14 @@ def test_head_shared_by_two_models_is_found_before_the_activation_of_each_model(
 
 
 @pytest.mark.once("torch")
-def test_head_that_another_model_calls_on_tokens_is_the_head_of_a_model_with_one_vector():
+def test_dense_layer_with_an_earlier_call_on_tokens_is_the_head_of_a_model_of_vectors():
     tokens, vector, head = keras.Input((5, 4)), keras.Input((4,)), layers.Dense(3, name="head")
     head(tokens)
     assert head_of(keras.Model(vector, layers.ReLU()(head(vector)))) is head
 
 
 @pytest.mark.once("torch")
-def test_last_activation_behind_two_shared_layers_calls_each_layer_once_more():
+def test_last_activation_of_a_head_before_two_shared_layers_calls_the_head_once_more():
     other, inputs, head = keras.Input((3,)), keras.Input((4,)), layers.Dense(3)
     shared = [layers.Dropout(0.5), layers.Dropout(0.5)]
     x = head(inputs)

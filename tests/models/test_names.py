@@ -78,7 +78,7 @@ def test_written_names_finds_layer_names_in_source_code():
     assert written_names(source) == [] and len(written_names(source, literals=True)) == 3
 
 
-def test_layer_names_are_spelt_only_in_models_names_and_tables_of_weights_sources():
+def test_layer_names_are_written_only_in_models_names_py_and_tables_of_weight_sources():
     found = {}
     for path in PACKAGE.rglob("*.py"):
         folder = path.relative_to(PACKAGE).parts

@@ -1,11 +1,16 @@
 """`retrofit` and `with_tokens`: the layers, the copied weights and the untrained maps."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 
 from keras_tokenlearner import costs, create_model, from_preset, retrofit, with_tokens
 from keras_tokenlearner.analysis import with_token_maps
+from keras_tokenlearner.layers import SpatialPooling, TokenLearner
+from keras_tokenlearner.models import VisionTransformer
+from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights import load_weights, save_weights
 from tests.conformance import array
 
@@ -208,7 +213,7 @@ ROUTES = {
     ("route", "is_custom"),
     [*((route, False) for route in ROUTES), ("saved", True), ("cloned", True), ("config", True)],
 )
-def test_model_from_with_tokens_twice_equals_the_model_from_with_tokens_once(
+def test_reduction_by_with_tokens_to_6_and_then_2_tokens_equals_the_reduction_to_2_tokens(
     route, is_custom, tmp_path
 ):
     """On 14 x 14 patches, the tree of 6 cells is not a part of the tree of 8 cells."""
@@ -226,7 +231,7 @@ def test_model_from_with_tokens_twice_equals_the_model_from_with_tokens_once(
         np.testing.assert_array_equal(found, expected)
 
 
-def test_untrained_student_reduced_by_with_tokens_equals_a_retrofit():
+def test_untrained_student_reduced_by_with_tokens_equals_a_retrofit_to_as_many_tokens():
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
     found = with_tokens(retrofit(model, at=1, num_tokens=8), 4)
@@ -264,7 +269,7 @@ def test_reduction_by_with_tokens_of_a_model_with_token_fuser_lora_or_int8_weigh
 
 
 @pytest.mark.parametrize("fuser", ["unpool", "reproject"])
-def test_reduction_by_with_tokens_keeps_the_outputs_of_a_fuser_without_fixed_tokens(fuser):
+def test_reduction_by_with_tokens_of_a_student_with_fuser_equals_a_retrofit_to_fewer_tokens(fuser):
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
     found = with_tokens(retrofit(model, at=1, num_tokens=8, fuser=fuser), 4)
@@ -402,7 +407,7 @@ def test_copies_of_a_model_with_an_adapted_normalization_keep_its_statistics(nes
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("fuser", [None, "unpool"])
 @pytest.mark.parametrize("kind", ["flatten", "reshape"])
-def test_copies_of_a_model_with_a_head_for_a_fixed_number_of_tokens_raise(kind, fuser):
+def test_retrofit_and_with_tokens_of_a_head_for_a_fixed_number_of_tokens_need_a_fuser(kind, fuser):
     def with_head(body):
         flat = keras.layers.Flatten()(body.output)
         if kind == "reshape":
@@ -423,7 +428,7 @@ def test_copies_of_a_model_with_a_head_for_a_fixed_number_of_tokens_raise(kind, 
 
 
 @pytest.mark.once("torch")
-def test_retrofit_of_a_model_with_own_head_and_an_unnamed_input_returns_a_student():
+def test_retrofit_of_a_model_with_custom_head_and_an_unnamed_input_returns_a_student():
     base = teacher(include_top=False, pooling="avg", input_tensor=keras.Input((32, 32, 3)))
     model = keras.Model(base.input, keras.layers.Dense(3)(base.output))
     student = retrofit(model, at=1, num_tokens=4)
@@ -471,7 +476,7 @@ def test_students_of_a_float16_model_with_a_custom_head_scale_their_losses(tmp_p
         pytest.param("centred", "token_fuser", marks=ONCE),
     ],
 )
-def test_student_of_a_model_with_a_custom_head_rotates_tokens_as_the_student_of_a_plain_model(
+def test_student_of_a_rotary_model_with_custom_head_has_the_features_of_the_student_without_head(
     rotary, fuser
 ):
     plain = teacher(rotary=rotary, include_top=False, pooling="avg")
@@ -493,3 +498,92 @@ def test_retrofit_of_nested_or_lora_models_raises():
     model.blocks[0].mlp.hidden.enable_lora(2)
     with pytest.raises(ValueError, match="LoRA"):
         retrofit(model, at=1)
+    renamed = keras.layers.Dense(3, name="my_lora_head")(teacher(include_top=False).output)
+    student = retrofit(keras.Model(keras.utils.get_source_inputs(renamed), renamed), at=1)
+    assert student.get_layer("my_lora_head").units == 3
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("kind", [SpatialPooling, TokenLearner])
+def test_retrofit_of_a_model_with_a_reducer_in_its_custom_head_keeps_this_head(kind):
+    body = teacher(include_top=False)
+    tokens = kind(grid=(4, 4), name="own")(body.output)
+    model = keras.Model(body.input, keras.layers.GlobalAveragePooling1D()(tokens))
+    student = retrofit(model, at=1, num_tokens=4, fuser="unpool")
+    assert student.get_layer("own").output.shape == tokens.shape
+    found = Structure("test", student)
+    assert [x.name for x in found.reducers + found.fusers] == ["token_learner_1", "unpool_1"]
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("reducer", ["spatial_pooling", "fixed_grid"])
+@pytest.mark.parametrize(("class_token", "at"), [(False, 1), (True, 0)])
+def test_retrofit_of_a_model_with_a_reducer_without_weights_raises(reducer, class_token, at):
+    student = retrofit(teacher(class_token=class_token), at=at, reducer=reducer)
+    cut = keras.Model(student.input, student.get_layer("block_1").output)
+    for model in (student, cut):
+        with pytest.raises(ValueError, match=f"retrofit: `model` .*{reducer}"):
+            retrofit(model, at=1)
+
+
+def own_softmax(x):
+    return keras.ops.softmax(x, axis=-1)
+
+
+def own_silu(x):
+    return x * keras.ops.sigmoid(x)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("own", "top"),
+    [
+        (own_silu, own_softmax),
+        (functools.partial(own_silu), functools.partial(own_softmax)),
+    ],
+    ids=["function", "partial"],
+)
+def test_copies_of_a_model_with_own_functions_have_the_same_functions(own, top):
+    student = retrofit(teacher(activation=own, classifier_activation=top), at=1, num_tokens=4)
+    small = with_tokens(student, 2)
+    for model in (student, small):
+        assert model.classifier_activation is top and model.config.activation is own
+        assert model.get_layer("predictions").activation is top
+        assert model.get_layer("block_1").mlp.activation is own
+
+
+class Noted(VisionTransformer):
+    """A model class with an argument of its own."""
+
+    def __init__(self, *args, note, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.note = note
+
+    def get_config(self):
+        return {**super().get_config(), "note": self.note}
+
+
+@pytest.mark.once("torch")
+def test_copies_of_a_model_of_an_own_class_have_its_arguments_or_the_class_vision_transformer():
+    plain = teacher(activation=own_silu)
+    student = retrofit(Noted(plain.config, (32, 32, 3), classes=10, note="mine"), at=1)
+    assert type(student) is VisionTransformer
+    small = with_tokens(Noted(student.config, (32, 32, 3), classes=10, note="mine"), 2)
+    assert type(small) is Noted and small.note == "mine" and small.config.activation is own_silu
+
+
+@pytest.mark.once("torch")
+def test_copies_of_a_model_with_custom_head_keep_its_functions_and_attributes():
+    base = teacher(include_top=False, pooling="avg", activation=own_silu)
+    outputs = keras.layers.Dense(3, activation=own_softmax, name="own")(base.output)
+    model = keras.Model(base.input, outputs)
+    model.class_names, model.preprocessing = ("cat", "dog", "hen"), base.preprocessing
+    student = retrofit(model, at=1, num_tokens=4)
+    student.config = {"epochs": 3}  # an attribute of the user
+    small = with_tokens(student, 2)
+    for copy in (student, small):
+        assert copy.class_names == model.class_names
+        assert copy.preprocessing is model.preprocessing
+    for copy in (student, small, with_token_maps(student)):
+        assert copy.get_layer("own").activation is own_softmax
+        assert copy.get_layer("block_1").mlp.activation is own_silu

@@ -200,7 +200,7 @@ def cut(model):
     ],
     ids=["int8", "int4", "float8", "two quantizations"],
 )
-def test_quantized_model_with_own_head_or_cut_keeps_its_quantized_layers(make, calls, tmp_path):
+def test_quantized_model_with_custom_head_or_cut_keeps_its_quantized_layers(make, calls, tmp_path):
     assert_quantization_is_saved(make(pico()), calls, tmp_path)
 
 
@@ -209,7 +209,7 @@ def test_quantized_model_with_own_head_or_cut_keeps_its_quantized_layers(make, c
     keras.backend.backend() != "torch", reason="only on torch: parameters of modules"
 )
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_loaded_quantized_model_with_own_head_has_no_float_kernels_as_torch_parameters(tmp_path):
+def test_loaded_quantized_model_with_custom_head_has_no_float_kernels_in_torch_parameters(tmp_path):
     model = with_own_head(pico())
     model.quantize("int8")
     again = saved(model, tmp_path)
@@ -219,7 +219,7 @@ def test_loaded_quantized_model_with_own_head_has_no_float_kernels_as_torch_para
 
 @pytest.mark.once("torch")
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_quantized_model_with_own_head_loads_under_a_float16_policy(tmp_path):
+def test_quantized_model_with_custom_head_loads_under_a_float16_policy(tmp_path):
     model = with_own_head(pico())
     model.quantize("int8")
     keras.config.set_dtype_policy("float16")
@@ -232,7 +232,7 @@ def test_quantized_model_with_own_head_loads_under_a_float16_policy(tmp_path):
 
 @pytest.mark.once("torch")
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_save_of_a_model_with_own_head_quantized_by_gptq_raises(tmp_path):
+def test_save_of_a_model_with_custom_head_quantized_by_gptq_raises(tmp_path):
     model = with_own_head(pico())
     hidden = model.get_layer("block_0").mlp.hidden
     hidden.quantize(config=keras.quantizers.GPTQConfig(dataset=None, tokenizer=None))
@@ -241,7 +241,7 @@ def test_save_of_a_model_with_own_head_quantized_by_gptq_raises(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_saved_model_of_an_earlier_version_keeps_its_mode_and_frozen_layers():
+def test_model_config_of_an_earlier_version_keeps_quantization_mode_and_frozen_layers():
     config = {**pico().get_config(), "quantization": "int8", "frozen": ["block_0", "head/bias"]}
     model = VisionTransformer.from_config(config)
     assert model.head.dtype_policy.quantization_mode == "int8"
@@ -319,7 +319,7 @@ def train_only_queries(model):
 
 
 @pytest.mark.parametrize("freeze", [freeze_all_but_a_part_of_a_block, train_only_queries])
-def test_partly_frozen_own_model_after_loading_has_the_same_trainable_weights(freeze, tmp_path):
+def test_partly_frozen_custom_head_model_trains_the_same_weights_after_loading(freeze, tmp_path):
     backbone = pico(include_top=False, pooling="avg")
     freeze(backbone)
     model = with_own_head(backbone)
@@ -329,7 +329,7 @@ def test_partly_frozen_own_model_after_loading_has_the_same_trainable_weights(fr
 
 
 @pytest.mark.once("torch")
-def test_own_head_model_with_lora_in_a_frozen_block_trains_this_kernel_after_loading(tmp_path):
+def test_loaded_custom_head_model_trains_the_kernel_that_had_lora_in_a_frozen_block(tmp_path):
     model = with_own_head(pico())
     for layer in model.layers[:-1]:
         layer.trainable = False
@@ -408,7 +408,7 @@ def test_copy_of_a_model_on_an_input_tensor_has_the_same_input(route, tmp_path):
 
 
 @pytest.mark.once("torch")
-def test_saved_model_of_an_earlier_version_without_its_input_gets_the_default_input():
+def test_model_config_of_an_earlier_version_without_input_gives_the_default_input():
     config = pico().get_config()
     del config["input"]
     assert VisionTransformer.from_config(config).inputs[0].name == "inputs"
@@ -426,6 +426,8 @@ def test_saved_model_of_an_earlier_version_without_its_input_gets_the_default_in
         ({"include_preprocessing": 1}, ["`include_preprocessing`", "Received"]),
         ({"preprocessing": Preprocessing(mean=(0.1, 0.2))}, ["`mean`", "(0.1, 0.2)"]),
         ({"preprocessing": "half"}, ["`preprocessing`", "'half'"]),
+        ({"dtype": "int8_from_float32"}, ["`dtype`", "'int8_from_float32'"]),
+        ({"dtype": "int32"}, ["`dtype`", "'int32'"]),
     ],
     ids=str,
 )
@@ -465,3 +467,24 @@ def test_model_on_an_integer_input_without_preprocessing_raises(name):
     words = ["`input_tensor`", "uint8", "include_preprocessing=False"]
     refused(lambda: create_model(name, **given), "create_model", *words)
     refused(lambda: type(model)(model.config, **given), type(model).__name__, *words)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("dtype", ["int8_from_float32", "int4_from_mixed_bfloat16", "int32"])
+def test_layer_or_model_of_a_quantized_or_integer_dtype_policy_raises(dtype):
+    words = ["Received: ", f"dtype='{dtype}'"]
+    refused(lambda: TransformerBlock(2, dtype=dtype), "TransformerBlock: `dtype`", *words)
+    keras.config.set_dtype_policy(dtype)
+    refused(lambda: TransformerBlock(2), "TransformerBlock: `dtype`", *words)
+    refused(lambda: create_model("x2plus1d_pico"), "create_model", "`dtype`", *words)
+    keras.config.set_dtype_policy("float32")
+    policies = {"block_0/mlp/hidden": keras.dtype_policies.get(dtype)}
+    policies = keras.dtype_policies.DTypePolicyMap("float32", policies)
+    refused(lambda: create_model("vit_pico8", dtype=policies), "create_model", "`dtype`", *words)
+
+
+@pytest.mark.once("torch")
+def test_model_of_a_map_of_float_dtype_policies_has_these_policies():
+    policies = {"block_0": keras.dtype_policies.get("mixed_bfloat16")}
+    model = pico(dtype=keras.dtype_policies.DTypePolicyMap("float32", policies))
+    assert [block.compute_dtype for block in model.blocks] == ["bfloat16", "float32"]

@@ -97,7 +97,7 @@ def test_vision_transformer_without_top_returns_the_tokens(changes, length):
     assert model.output_shape == (None, length, 16)
 
 
-def test_untrained_vit_with_token_fusers_equals_its_blocks_before_the_fusers():
+def test_untrained_vit_with_token_fusers_has_the_outputs_of_a_vit_of_its_first_block():
     """Untrained fusers are the identity, so the blocks before each fuser have no effect."""
     pixels = 255 * np.abs(array((2, 16, 24, 3), 0)) / 4
     fused = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1, include_top=False)
