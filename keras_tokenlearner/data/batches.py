@@ -267,7 +267,7 @@ class ReadBatches(Batches, Generic[Example]):
             ) from error
 
     def _others(self, labels: np.ndarray, row: int, epoch: int) -> np.ndarray:
-        """Return the rows that may replace a row, in random order, rows of its class first."""
+        """Return the rows that may replace a row, in random order, rows of the same class first."""
         same = (labels == labels[row]).reshape(len(labels), -1).all(axis=1)
         random = np.random.default_rng((self.seed, epoch, row))
         groups = [np.flatnonzero(same)]

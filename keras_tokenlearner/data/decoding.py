@@ -276,7 +276,7 @@ def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
 
 
 def _orientation(pillow: ModuleType, image: "Image.Image") -> int:
-    """Return the Exif orientation of an image, or 1 if it is missing or unreadable.
+    """Return the Exif orientation of an image, or 1 for a missing or unreadable orientation.
 
     Pillow applies TIFF's orientation itself.
     """

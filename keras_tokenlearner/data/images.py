@@ -62,7 +62,10 @@ class Images:
         return tuple(str(place) for place in range(len(self)))
 
     def called(self, place: int) -> str:
-        """Return the name of an image for error messages: the path of its file, if any."""
+        """Return the name of an image for error messages.
+
+        The name is the path of the file, or `image <index>` for an image without a file.
+        """
         return f"image {place}"
 
     def take(self, places: Sequence[int]) -> "SomeImages":
@@ -105,7 +108,8 @@ class ArrayImages(Images):
 
     Args:
         images: Array of type uint8 and shape (n, height, width, channels). Only images
-            of one channel or three are cropped or resized. Others must have the size of the model.
+            of one channel or three are cropped or resized. Images with another number of channels
+            must have the size of the model.
         labels: Integer array of shape (n,), or (n, 1) as in `keras.datasets`.
         class_names: Names of the classes. Defaults to their numbers.
 

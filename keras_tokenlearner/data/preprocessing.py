@@ -132,7 +132,7 @@ def seen_box(
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:
     """Return the `Preprocessing` of a model, or `None` if the model uses the default resizing.
 
-    A custom model on a backbone of this package has no `Preprocessing`: `ImageBatches` resized its
+    A custom model on a backbone of this package has no `Preprocessing`: `ImageBatches` resized the
     training images.
     """
     found = getattr(model, "preprocessing", None)

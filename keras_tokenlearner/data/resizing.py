@@ -49,7 +49,7 @@ def fit_image(
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three. An
-            image that already has the shape of the result may have other channels.
+            image that already has the shape of the result may have any number of channels.
         input_shape: `(height, width, channels)` of the result, with one channel or three.
         box: `(left, top, right, bottom)` of the part to keep, in pixels. Parts outside the image
             are black. Defaults to the largest central part with the requested aspect ratio.
@@ -121,7 +121,7 @@ def check_pixels(
     if dtype != np.uint8 or not fits:
         axes = "height, width, channels" if rank == 3 else "n, height, width, channels"
         raise ValueError(
-            f"{owner}: `{name}` must be a numpy array of type uint8 and shape ({axes}), with "
-            f"values of 0 to 255{'' if any_channels else ' and one channel or three'}. "
+            f"{owner}: `{name}` must be a numpy array of type uint8 and shape ({axes}). "
+            f"Values are 0 to 255. {'' if any_channels else 'The number of channels is 1 or 3. '}"
             f"Received: {name} of shape {shape} and type {dtype}"
         )

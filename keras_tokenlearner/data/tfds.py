@@ -63,8 +63,8 @@ class TfdsImages(Images):
         split: Name of the split, with a slice if wanted, such as `"train[:1000]"`.
 
     Raises:
-        ValueError: If the data set does not exist or was not prepared. Also if it has no feature
-            `image`, or no feature `label` with names of classes.
+        ValueError: If the data set does not exist or was not prepared. Also if the data set has no
+            feature `image`, or no feature `label` with names of classes.
         ImportError: If tensorflow-datasets is not installed.
     """
 
@@ -140,7 +140,7 @@ def splits_of(owner: str, name: str, what: str) -> tuple[str, str]:
         what: Argument of `open_records`.
 
     Raises:
-        ValueError: If the data set does not exist, or has no such splits.
+        ValueError: If the data set does not exist, or lacks one of the two splits.
     """
     with_config = name.partition(":")[0]
     known = SPLITS.get(with_config) or SPLITS.get(with_config.partition("/")[0])

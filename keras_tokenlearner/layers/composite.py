@@ -150,11 +150,11 @@ class Quantization(TypedDict):
 
 
 def quantized_parts(owner: str, layer: keras.Layer) -> list[Quantization]:
-    """Return the quantized parts of a layer or model, by their quantization.
+    """Return the quantized layers of a layer or model, grouped by quantization config.
 
     Raises:
-        ValueError: If a mode needs data to quantize a loaded layer again, or Keras cannot load the
-            quantization.
+        ValueError: If a quantization mode is not int8, int4 or float8. Other modes need calibration
+            data to quantize a loaded layer again. Also if Keras cannot load the config from JSON.
     """
     found: dict[str, Quantization] = {}
     for path, part, mode in quantized(layer):

@@ -158,7 +158,7 @@ class FixedGrid(FrameTokenizer):
 
     Raises:
         ValueError: If `num_tokens` is not a product of two numbers that fit into the grid. Also if
-            height or width differ from the build.
+            the height or width differs from the size for which the layer was built.
 
     Example:
 

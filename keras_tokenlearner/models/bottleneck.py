@@ -64,7 +64,7 @@ def bottleneck_module(
     * The input of MLP-Mixer is the averages of the frames, which fits the cost in the paper.
 
     Args:
-        config: An `X2Plus1DConfig`. The module uses its `unit`, `attention`, `num_tokens`,
+        config: An `X2Plus1DConfig`. The module uses the fields `unit`, `attention`, `num_tokens`,
             `num_heads` and `key_dim`.
         input_shape: `(frames, height, width, channels)`. Defaults to the size in the paper.
         name: Name of the model.
@@ -122,7 +122,7 @@ def add_part(
     name: str,
     strides: int | tuple[int, ...] = 1,
 ) -> keras.KerasTensor:
-    """Add one part of a module to a graph. Only the part `conv2d` uses `strides`."""
+    """Apply one part of a bottleneck module to `x`. Only the part `conv2d` uses `strides`."""
     channels = x.shape[-1]
     if part == "conv2d":
         return convolution(x, channels, (1, 3, 3), name, strides=strides)

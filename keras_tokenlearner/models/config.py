@@ -86,8 +86,8 @@ class VisionTransformerConfig:
         proportional_attention: Whether attention after the reducer weighs a token by the number of
             patches that the token replaces. Needs a class token or registers to have an effect.
         over: `"frame"` or `"space_time"`, the positions that one map of the TokenLearner covers.
-        fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`, which needs the
-            TokenLearner's maps, or `"reproject"`.
+        fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`, `"reproject"`.
+            `"unpool"` needs the TokenLearner's maps.
         fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta, of the paper or of the authors'
             later code.
         fuser_norm: Norms of the TokenFuser. `"all"` is for the released code, `"inputs"` for the
@@ -120,8 +120,8 @@ class VisionTransformerConfig:
             tokens: class token and registers.
         pooling_num_heads: Heads of the attention pooling; `None` for `num_heads`.
         pooling_mlp_dim: Hidden units of the pooling's MLP; `None` for `mlp_dim`, 0 for no MLP.
-        final_norm: Place of the last norm: `"tokens"`, before the pooling, or `"pooled"`, after it
-            (timm's `fc_norm`). `None` for no last norm.
+        final_norm: Place of the last norm: `"tokens"`, before the pooling, or `"pooled"`, after the
+            pooling (timm's `fc_norm`). `None` for no last norm.
         final_norm_epsilon: Epsilon of the last norm; `None` for `layer_norm_epsilon`. VideoMAE has
             1e-5 here, and 1e-12 in other norms.
         pre_logits: Units of a dense layer with tanh before the head, as in the first ViTs, or
@@ -323,7 +323,7 @@ class VisionTransformerConfig:
 
 
 def check_fields(config: VisionTransformerConfig, changes: Fields) -> VisionTransformerConfig:
-    """Check changed fields as far as no checkpoint decides, and return a config with these fields.
+    """Check changed fields before a checkpoint is known, and return a config with these fields.
 
     Fields of reducer and fuser must fit together, `at` must fit `num_layers`, and `stem` must fit
     `patch_size`. Other fields are checked on their own, because a checkpoint may set the fields

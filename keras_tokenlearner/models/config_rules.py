@@ -38,7 +38,7 @@ def check_rules(
 def check_reduction(
     owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
 ) -> None:
-    """Check the rules whose result no checkpoint changes: of place, reducer, fuser and stem."""
+    """Check the rules for place, reducer, fuser and stem. No checkpoint changes their result."""
     readers = {name: reader for name, reader in _readers(values).items() if name in _OF_REDUCTION}
     check_unread(owner, cast(Fields, values), cast(Fields, defaults), readers)
     _check_place(owner, values)

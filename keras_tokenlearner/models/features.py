@@ -20,7 +20,7 @@ def feature_extractor(
 ) -> keras.Model:
     """Return a model whose outputs are the tokens after some blocks, on the grid of the patches.
 
-    The new model shares layers and weights with `model`. Its outputs omit the class token and
+    The new model shares layers and weights with `model`. The new outputs omit the class token and
     registers. After a TokenFuser, all positions have tokens again. Learned tokens have no grid.
     After a TokenLearner, outputs have shape (B, S, C), or (B, T * S, C) with S tokens per frame.
 
@@ -145,7 +145,7 @@ def with_calls(model: keras.Model) -> tuple[keras.Model, dict[str, Call]]:
     """Return a model with the same layers, and the last call of each of its layers, by name.
 
     The properties `input` and `output` of a layer are tensors of its first call. For a layer that
-    was called several times, they may belong to another output or to another model.
+    was called several times, these tensors may belong to another output or to another model.
 
     Args:
         model: A functional model, or a `keras.Sequential` with known inputs.

@@ -16,10 +16,10 @@ _FUNCTIONS = ("Softmax", "Sigmoid")
 def head_of(model: keras.Model) -> layers.Dense | None:
     """Return the dense layer whose outputs, before its activation, are the logits, or `None`.
 
-    The result is the last dense layer if the model ends in a softmax, a sigmoid or no activation.
-    Only such activations, dropout and identities may follow the layer. Otherwise the result is the
-    dense layer named `head`, whatever follows it. Without such a layer, or if the outputs do not
-    have shape (B, classes), the result is `None`.
+    If the model ends in a softmax, a sigmoid or no activation, the result is the last dense layer.
+    Only activations of these kinds, dropout and identities may follow this layer. In all other
+    cases, the result is the dense layer named `head`. The result is `None` if the model has no
+    layer `head`. Also if the outputs of the model or of `head` do not have shape (B, classes).
 
     Args:
         model: A `keras.Model` with one output.
@@ -97,7 +97,7 @@ def has_logits(model: keras.Model, head: layers.Dense) -> bool:
 
 
 def check_logits(owner: str, name: str, model: keras.Model) -> layers.Dense | None:
-    """Return the result of `check_head`, or raise `ValueError` if `has_logits` is false for it."""
+    """Return the result of `check_head`, or raise `ValueError` if `has_logits` is false."""
     head = check_head(owner, name, model)
     if head is not None and not has_logits(model, head):
         raise ValueError(

@@ -73,7 +73,7 @@ def block_name(index: int) -> str:
 
 
 def block_index(name: str) -> int | None:
-    """Return the block number in a layer's name, or at the start of a weight's path, or `None`."""
+    """Return the block number in the first layer name of a path; `None` for other layers."""
     first = name.partition("/")[0]
     return int(first.rpartition("_")[2]) if re.fullmatch(BLOCKS, first) else None
 

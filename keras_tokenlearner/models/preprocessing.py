@@ -43,7 +43,7 @@ class Preprocessing:
         resize_mode: `"shortest"` resizes the shortest edge and crops the centre. `"squash"` resizes
             both edges to the input. `"longest"` resizes the longest edge and pads.
         interpolation: `"bilinear"`, `"bicubic"`, `"nearest"` or `"lanczos"`, antialiased.
-        crop_fraction: Part of the resized edge that the centre crop keeps, in (0, 1].
+        crop_fraction: Fraction of the resized edge that the centre crop keeps, in (0, 1].
 
     Raises:
         ValueError: If a value is out of range, or two values contradict each other.

@@ -38,7 +38,7 @@ def reduce_tokens(
     """Reduce the patch tokens, as model (a) does before block `at`. Prefix tokens stay unchanged.
 
     Returns:
-        The tokens, and the rotary table for later blocks or `None`.
+        The tokens, and the rotary table for later blocks. The table may be `None`.
     """
     prefix = config.num_prefix_tokens
     tokens, _, table = _reduced(config, grid, x[:, prefix:] if prefix else x)
@@ -108,7 +108,9 @@ def reduce_and_fuse(
 
 
 def before_reducer(owner: str, model: keras.Model) -> keras.Model:
-    """Return the part of a student up to the input of its first reducer, including prefix tokens.
+    """Return the part of a student before its first reducer, as a model.
+
+    The output of this model includes the prefix tokens.
 
     Raises:
         ValueError: If the model has no reducer. The message starts with `owner`.

@@ -105,9 +105,9 @@ def retrofit(
         `model`. As an exception, a student without top, pooling and fuser returns fewer tokens.
 
     Raises:
-        ValueError: If `model` has learned tokens, LoRA weights or quantized weights, or is not
-            from this package. Also if an argument is out of range or has no effect. Also if your
-            own head needs a fixed number of tokens, and `fuser` is `None`.
+        ValueError: If `model` has learned tokens, LoRA weights or quantized weights. Also if
+            `model` is not from this package. Also if an argument is out of range or has no effect.
+            Also if your own head needs a fixed number of tokens, and `fuser` is `None`.
 
     Example:
 

@@ -11,7 +11,9 @@ from keras_tokenlearner.models.config import VisionTransformerConfig
 
 
 class Rotations:
-    """The rotary tables of blocks that run on the patches: one table for all, or one for each.
+    """The rotary tables for the blocks that run on the patches.
+
+    With `rotary="learned"`, each block has its own table. Otherwise all blocks share one table.
 
     Args:
         config: A `VisionTransformerConfig`.

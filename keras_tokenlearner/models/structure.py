@@ -161,7 +161,7 @@ class Structure:
         return VisionTransformerConfig(**fields | self._final_norm(found) | self._rotary(found))
 
     def _activation(self) -> str:
-        """Return the name of the blocks' activation, or an own function, which has no name."""
+        """Return the activation of the blocks: its name, or the function if it has no name."""
         name = activations.serialize(self.block.activation)
         return cast(str, name if isinstance(name, str) else self.block.activation)
 

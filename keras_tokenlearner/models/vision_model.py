@@ -46,11 +46,11 @@ class BuildArguments(SharedArguments, total=False):
 class VisionModel(keras.Model):
     """A functional model that stores its config: the base class of all models of the package.
 
-    You can cut, summarise, save and export it like any functional Keras model. The saved config
-    holds the fields of `config`, not the layers. It also has the name, dtype and batch size of the
-    input, and the frozen and quantized parts. A file has LoRA weights as part of their kernels, and
-    the loaded model trains these kernels.
-    `keras.models.clone_model` returns a plain `keras.Model`.
+    You can cut, summarise, save and export the model like any functional Keras model. The saved
+    config holds the fields of `config`, not the layers. The saved config also has the name, dtype
+    and batch size of the input, and the frozen and quantized parts. A file has LoRA weights as part
+    of their kernels, and the loaded model trains these kernels. `keras.models.clone_model` returns
+    a plain `keras.Model`.
 
     A subclass defines `config_class`, `poolings`, `blocks`, and the methods `_axes` and `_graph`.
 
@@ -246,7 +246,7 @@ def settings_of(model: VisionModel, kind: type[VisionModel] | None = None) -> di
     Args:
         model: The model.
         kind: Class of the copy. Defaults to the class of `model`, whose `get_config` may return
-            further arguments.
+            additional arguments.
     """
     settings = model._settings()
     if (kind or type(model)).get_config is VisionModel.get_config:

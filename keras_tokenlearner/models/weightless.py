@@ -1,4 +1,4 @@
-"""Builds models without memory for their weights, to learn the shapes of the weights."""
+"""Builds models without allocating their weights, to learn the shapes of the weights."""
 
 import random
 from collections.abc import Callable

@@ -25,7 +25,7 @@ def check_own_sizes(
 ) -> None:
     """Raise `ValueError` if a saved config and its weights file differ in the shapes of weights.
 
-    The model of the config is built without memory for its weights.
+    The weights of the model that the config describes are not allocated.
 
     Args:
         owner: Name of the function that the user called, for error messages.

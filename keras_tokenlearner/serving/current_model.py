@@ -77,7 +77,7 @@ class CurrentModel:
 
     Raises:
         ValueError: If the folder contains no exported model, or a model without the signature
-            `serving_default`. Also if `check` raises it.
+            `serving_default`. Also if `check` raises `ValueError`.
     """
 
     def __init__(

@@ -25,8 +25,8 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
     """Decode the bytes of a JPEG, PNG, GIF, BMP or WebP file, as `data.decode_image` does.
 
     The pixels are equal to the pixels of `data.decode_image`. The graph refuses BMP files of 1, 4
-    or 16 bits per pixel or with run-length coding. TensorFlow decodes all frames of an animated
-    WebP file, although only the first frame is used.
+    or 16 bits per pixel, and BMP files with run-length coding. TensorFlow decodes all frames of an
+    animated WebP file, although only the first frame is used.
 
     Args:
         content: Tensor of type string and shape ().
@@ -175,7 +175,7 @@ def _chunk(data: "Tensor", name: bytes, start: int, big: bool) -> "tuple[Tensor,
 
 
 def _orientation(data: "Tensor", start: "Tensor", end: "Tensor") -> "Tensor":
-    """Return the orientation in the Exif bytes from `start` to `end`, or 1 if they lack it."""
+    """Return the orientation in the Exif bytes from `start` to `end`, or 1 without one."""
     tf = require("tensorflow", "tensorflow")
 
     def read() -> "Tensor":

@@ -47,7 +47,7 @@ class Exported(os.PathLike[str]):
     Attributes:
         path: `pathlib.Path` of the file. For a SavedModel or `layout="triton"`, the path of the
             folder of the new version.
-        max_difference: Float, the largest difference between its outputs and the outputs of the
+        max_difference: Float, the largest difference between the outputs of the file and of the
             Keras model, in probabilities or features. `None` without a check.
 
     Example:
@@ -94,8 +94,8 @@ def export(
     * `"pt2"`: a file `.pt2`, written on PyTorch; extra `torch`.
 
     On another backend, or for a PyTorch model on an accelerator, a second process exports the
-    model. This process loads the model from a `.keras` file. It knows the classes of Keras and this
-    package, but not your own classes.
+    model. The second process loads the model from a `.keras` file. The second process knows the
+    Python classes of Keras and of this package, but not your own.
 
     A SavedModel decodes, resizes and crops images itself. Its signatures for images:
 
@@ -168,8 +168,9 @@ def export(
             if the model ends in logits and no activation is passed, or lacks the requested maps.
             Also if the number of class names differs from the number of classes. Also if the path
             or the precision does not suit the format. Also if `path` is a version of a model. Also
-            if a second process would need your own classes. Also if an existing `config.pbtxt` has
-            other inputs or outputs, or an existing `labels.txt` other class names.
+            if a second process would need your own Python classes. Also if an existing
+            `config.pbtxt` has other inputs or outputs. Also if an existing `labels.txt` has other
+            class names.
         RuntimeError: If outputs of the model or of the written file are not finite. Also if the
             second process fails.
         ImportError: If a library of the format is missing. The message names the extra.

@@ -306,8 +306,8 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
 
     Routes for versions and their status are the same as in TensorFlow Serving.
 
-    KServe's routes read `"1"` and `true` as 1. They parse on the event loop, and answer some
-    malformed bodies with the status 500.
+    KServe's routes read `"1"` and `true` as 1. These routes parse bodies on the event loop, and
+    answer some malformed bodies with the status 500.
     """
     from fastapi import Request, Response
     from fastapi.responses import ORJSONResponse

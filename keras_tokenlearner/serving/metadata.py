@@ -45,7 +45,7 @@ def own_class_names(model: keras.Model) -> Sequence[str] | None:
     """Return the class names of a model, or of the model inside that returns its outputs.
 
     `create_model(..., input_tensor=x)` for a computed tensor `x` returns a model around the named
-    model. Other operations after the named model may change the order of its classes.
+    model. Other operations after the named model may change the order of the classes.
     """
     found = getattr(model, "class_names", None)
     last = last_operation(model)

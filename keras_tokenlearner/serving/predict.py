@@ -235,7 +235,7 @@ def _loaded(
     return_maps: bool,
     activation: str | None,
 ) -> tuple[keras.Model, str, bool]:
-    """Load and check a model. Return it, its activation, and whether to apply the activation."""
+    """Return a loaded and checked model, its activation, and whether to apply the activation."""
     built = load_model(model, weights=weights, owner="predict")
     built = check_classifier(built, model, "predict")
     check_takes_pixels("predict", built)

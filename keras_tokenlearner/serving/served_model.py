@@ -237,8 +237,8 @@ class ServedModel:
         """Run the signature `pixels` once with each batch size: 1, 2, 4, ... rows.
 
         Signatures of image files are skipped, because the server itself decodes the files.
-        Other signatures run with one row. A model from JAX is compiled for each batch size, so it
-        runs every size of every signature.
+        Other signatures run with one row. A model from JAX is compiled for each batch size, so the
+        warm-up runs every size of every signature.
 
         Args:
             max_rows: Integer, largest number of rows in a batch.

@@ -125,8 +125,8 @@ def classifier_answer(
     """Return a function from the outputs of a classifier to the outputs of a signature.
 
     Args:
-        activation: Function from outputs to probabilities: `"softmax"`, `"sigmoid"`, or `None`
-            if the model applies it.
+        activation: Function from outputs to probabilities: `"softmax"`, `"sigmoid"`, or `None` if
+            the model applies the activation.
         class_names: Names of the classes, or `None`.
         top_k: Integer, number of the most probable classes to return.
     """

@@ -36,7 +36,8 @@ def new_triton_files(model: keras.Model, path: Path, options: Options) -> dict[s
         Dictionary from names of files that do not exist to texts, in the order of writing.
 
     Raises:
-        ValueError: If an existing file has other inputs, outputs or class names than the model.
+        ValueError: If an existing file has other inputs, outputs or class names than the model. Also
+            if an existing `config.pbtxt` refers to class names, but the model has none.
     """
     files = {}
     if options["class_names"]:  # first, because the configuration refers to it
@@ -53,6 +54,12 @@ def new_triton_files(model: keras.Model, path: Path, options: Options) -> dict[s
             raise ValueError(
                 f"export: {name} in `path` must have the {parts} of the model; correct or delete "
                 f"the file, or pass another `path`. Received: path={str(path)!r}"
+            )
+        if name == CONFIG and LABELS not in files and _has_labels(old):
+            raise ValueError(
+                f"export: {CONFIG} in `path` must have no `label_filename` for a model without "
+                "class names; pass `class_names`, correct the file, or pass another `path`. "
+                f"Received: class_names=None, path={str(path)!r}"
             )
     return new
 
@@ -96,19 +103,26 @@ def triton_config(model: keras.Model, name: str, options: Options) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _has_labels(config: str) -> bool:
+    """Return whether an output in the text of `config.pbtxt` has a file of class names."""
+    outputs = _fields(_words(config)).get("output", ())
+    return any(isinstance(each, dict) and "label_filename" in each for each in outputs)
+
+
 def _differ(old: str, new: str) -> bool:
     """Return whether two texts of `config.pbtxt` list different inputs or outputs.
 
     A file may leave out `input` or `output`, because Triton can read them from the ONNX file.
     """
-    before, after = (
-        _fields(word for word in _TOKEN.findall(text) if word[0] not in "#,;:")
-        for text in (old, new)
-    )
+    before, after = (_fields(_words(text)) for text in (old, new))
     return any(
         before.get(field) and _tensors(before[field]) != _tensors(after[field])
         for field in ("input", "output")
     )
+
+
+def _words(text: str) -> Iterator[str]:
+    return (word for word in _TOKEN.findall(text) if word[0] not in "#,;:")
 
 
 def _fields(words: Iterator[str]) -> Fields:

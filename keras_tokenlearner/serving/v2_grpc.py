@@ -29,8 +29,8 @@ def read_grpc(content: bytes) -> "ModelInferRequest":
         A `ModelInferRequest`.
 
     Raises:
-        ValueError: If the message is damaged, or has too many fields or values. Also if it has
-            typed and raw contents, or raw contents for only some inputs.
+        ValueError: If the message is damaged, or has too many fields or values. Also if an input
+            has typed and raw contents. Also if the message has raw contents for only some inputs.
 
     Source: the wire format of Protocol Buffers, and the Open Inference Protocol.
     """
@@ -63,8 +63,9 @@ def _check_counts(content: bytes, kind: "Descriptor") -> None:
         fields, values = fields + 1, values + count
         if fields > MAX_FIELDS or values > MAX_ITEMS:
             raise ValueError(
-                f"a message must have at most {MAX_FIELDS} fields and {MAX_ITEMS} values. This "
-                f"message of {len(content)} bytes has more; send arrays as raw_input_contents"
+                f"a message must have at most {MAX_FIELDS} fields and {MAX_ITEMS} values; "
+                "send arrays as raw_input_contents. "
+                f"Received: a message of {len(content)} bytes with more fields or values"
             )
 
 

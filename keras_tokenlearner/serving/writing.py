@@ -48,7 +48,9 @@ def write(model: keras.Model, path: Path, format: str, options: Options) -> None
 
 
 def check_classes(model: keras.Model, format: str) -> None:
-    """Raise `ValueError` if a second process must write a format, but lacks classes of the model.
+    """Raise `ValueError` if a second process must write a model, but cannot load all of its code.
+
+    The second process cannot load your own Python classes and functions, or lambda functions.
 
     Args:
         model: A `keras.Model`.
@@ -69,7 +71,7 @@ def check_classes(model: keras.Model, format: str) -> None:
 
 
 def write_in_another_process(model: keras.Model, path: Path, format: str, options: Options) -> None:
-    """Write a model in a format, in another process that uses the first backend of the format.
+    """Write a model in a second process, which runs Keras on `FORMATS[format].backends[0]`.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -115,7 +117,7 @@ def _is_on_accelerator(model: keras.Model) -> bool:
 
 
 def _unknown_classes(config: JSON) -> set[str]:
-    """Return the names of classes and functions in a serialized model that a new process lacks."""
+    """Return the names of Python classes and functions of a model that a new process lacks."""
     found: set[str] = set()
     if isinstance(config, Mapping):
         module, kind, inner = (config.get(key) for key in ("module", "class_name", "config"))
@@ -137,7 +139,7 @@ def _unknown_classes(config: JSON) -> set[str]:
 
 
 def _is_known(module: str, name: str, config: JSON) -> bool:
-    """Return whether Keras finds a class in a process that imports this package."""
+    """Return whether Keras finds a Python class in a process that imports this package."""
     if name == "Lambda" and isinstance(config, Mapping):  # Keras loads only registered functions
         function = config.get("function")
         called = function.get("config") if isinstance(function, Mapping) else None

@@ -99,9 +99,9 @@ def distill(
         ValueError: If the student has no TokenLearner, or an argument is out of range. Also if the
             shapes or the last activations of the models do not match. Also if a label is not the
             number of a class, or the student has no head for labels. Also if a model inside the
-            student computes the probabilities. Also if the backup is damaged, or was saved with
-            another student, teacher, data or other arguments. Also if another run has locked the
-            folder of the backup.
+            student computes the probabilities. Also if the backup is damaged. Also if the backup
+            was saved with another student, teacher, data or other arguments. Also if another run
+            has locked the folder of the backup.
         FloatingPointError: If the loss or a weight is not finite after an epoch. The student then
             has its weights from before the call.
 

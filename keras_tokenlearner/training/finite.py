@@ -71,7 +71,8 @@ def _restart_averages(model: keras.Model) -> None:
     waiting: dict[str, list[keras.Variable]] = {}
     for variable in model.trainable_variables:
         waiting.setdefault(f"{variable.path.replace('/', '_')}_average", []).append(variable)
-    for average in model.optimizer.variables:
+    optimizer = getattr(model, "optimizer", None)  # a model may have its own `train_step`
+    for average in () if optimizer is None else optimizer.variables:
         if waiting.get(average.name):
             average.assign(waiting[average.name].pop(0))
 

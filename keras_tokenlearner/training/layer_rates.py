@@ -34,7 +34,7 @@ class _Layerwise(_Optimizer):
         learning_rate: Learning rate of the last depth, or its schedule.
         layer_decay: Float in (0, 1], the rate of a block divided by the rate of the next block.
         undecayed: Strings. Variables with one of these strings in their name have no weight decay.
-        **arguments: Further arguments of the optimizer.
+        **arguments: Other arguments of the optimizer.
 
     Raises:
         ValueError: If `layer_decay` is out of range, or the model has no blocks.

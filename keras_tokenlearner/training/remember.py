@@ -179,7 +179,7 @@ def digest(arrays: Iterable[np.ndarray], asked: Sequence[JSON] | None = None) ->
 
     Args:
         arrays: Numpy arrays.
-        asked: Further values to hash, by their `repr`.
+        asked: Other values to hash, by their `repr`.
     """
     found = hashlib.sha256(repr(asked).encode())
     for array in arrays:

@@ -21,8 +21,8 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return a recipe whose fields are set from strings of a command line.
 
     Args:
-        recipe: A frozen dataclass. The fields to set are `str`, `int`, `float` or `bool`, or one of
-            these types and `None`.
+        recipe: A frozen dataclass. The fields to set have the type `str`, `int`, `float` or
+            `bool`. The type may also include `None`.
         settings: Strings of the form `"field=value"`. Booleans are `True` and `False`. The text
             `None` sets a field to `None` if its type allows `None`.
 

@@ -101,8 +101,8 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices, restart: bool) 
     class_names = [str(each) for each in train_data.class_names]
     model = recipe.build(len(class_names))
     # A model keeps its head, for example the student of a teacher, or it has no names.
-    own, fix = getattr(model, "class_names", None), "pass other weights or other data"
-    check_order("train", "weights", own, class_names, "`data`", fix)
+    own, fix = getattr(model, "class_names", None), "use another model or other data"
+    check_order("train", "recipe.build", own, class_names, "the recipe's data", fix)
     if (
         isinstance(model, VisionModel)
         and model.class_names is None

@@ -33,7 +33,7 @@ class UpdateArguments(TypedDict, total=False):
 
 
 class OptimizerArguments(UpdateArguments, total=False):
-    """Further arguments of Keras's AdamW, SGD and Muon."""
+    """Arguments of AdamW, SGD and Muon in this module, in addition to `UpdateArguments`."""
 
     weight_decay: float
     adam_weight_decay: float | None
@@ -48,7 +48,7 @@ class _Sparing(_Optimizer):
     Args:
         learning_rate: Learning rate, or its schedule.
         undecayed: Words. Variables with one of these words in their name have no weight decay.
-        **arguments: Further arguments of the optimizer.
+        **arguments: Other arguments of the optimizer.
     """
 
     def __init__(

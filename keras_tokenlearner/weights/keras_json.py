@@ -69,7 +69,11 @@ def of_keras(owner: str, said: Object, pixels: Object, task: Object) -> Statemen
 def of_keras_model(owner: str, model: CheckpointLike) -> Statement | None:
     """Return the settings of a model of KerasHub in memory, or `None` for other checkpoints."""
     backbone: Any = getattr(model, "backbone", model)  # a classifier has a backbone
-    kinds = [kind.__name__ for kind in type(backbone).__mro__ if kind.__name__ in _SOURCES]
+    kinds = [
+        kind.__name__
+        for kind in type(backbone).__mro__
+        if kind.__name__ in _SOURCES and kind.__module__.startswith("keras_hub.")
+    ]
     if not kinds:
         return None
     converter = getattr(getattr(model, "preprocessor", None), "image_converter", None)

@@ -192,8 +192,9 @@ class Plan:
         if "num_heads" not in merged:
             raise ValueError(
                 f"{self.owner}: {self.origin} does not state its number of attention heads; "
-                "pass `num_heads`. In most ViTs, num_heads=hidden_dim / 64, here "
-                f"{max(1, int(merged['hidden_dim']) // 64)}. Received: num_heads=None"
+                "pass `num_heads`. Most ViTs have num_heads=hidden_dim / 64. For this checkpoint, "
+                f"this quotient is {max(1, int(merged['hidden_dim']) // 64)}. "
+                "Received: num_heads=None"
             )
         with errors_of(self.owner):
             return VisionTransformerConfig(**merged)

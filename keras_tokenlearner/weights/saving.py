@@ -300,7 +300,7 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
     A model without top may lack the arrays of the file's top.
 
     Args:
-        model: A `keras.Model`, with or without memory for its weights.
+        model: A `keras.Model`. Its weights may be unallocated, because only their shapes are used.
         path: Path of the file, for the error message.
         shapes: The result of `saved_shapes`.
     """

@@ -31,7 +31,9 @@ def rows(folder, *arguments):
         ("pt2", "torch"),
     ],
 )
-def test_format_benchmark_row_of_each_precision_has_agreement_and_speed(tmp_path, kind, library):
+def test_format_benchmark_row_of_each_precision_has_speed_and_difference_from_keras(
+    tmp_path, kind, library
+):
     pytest.importorskip(library, reason="of the extra `formats`")
     exact, reduced = rows(tmp_path, "--formats", kind)
     assert [row["works"] for row in (exact, reduced)] == ["yes", "yes"], (exact, reduced)

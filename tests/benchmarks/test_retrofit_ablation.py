@@ -100,7 +100,7 @@ def test_keep_views_after_an_interruption_computes_the_missing_outputs(tmp_path)
         np.testing.assert_allclose(float32(kept[:, side]), wanted, rtol=0.01, atol=1e-3)
 
 
-def test_untrained_two_stage_student_has_the_tokens_of_one_stage_and_a_cost_between_the_stages():
+def test_untrained_two_stage_student_has_teacher_weights_one_stage_tokens_and_a_cost_in_between():
     plain = small_teacher(class_token=True, num_layers=4)
     student = two_stages(plain, (1, 8), (3, 4))
     first, second = (student.get_layer(name) for name in ("token_learner", "token_learner_1"))

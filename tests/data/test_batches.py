@@ -343,7 +343,7 @@ def damaged(tmp_path):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_image_batches_with_on_error_skip_replace_damaged_files_and_warn(damaged, training):
+def test_image_batches_replace_damaged_files_and_warn_if_on_error_is_skip(damaged, training):
     images = from_folder(damaged)
     options = {"batch_size": 4, "training": training}
     with pytest.raises(ValueError, match="dark/2.png|light/5.png"):

@@ -70,7 +70,7 @@ def assert_equal_to_plain_calls(make, monkeypatch, training=False):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", BLOCKS)
-def test_transformer_block_has_the_outputs_and_gradients_of_sublayers_called_through_keras(
+def test_transformer_block_equals_a_block_whose_sublayers_run_keras_layer_call(
     name, policy, training, monkeypatch
 ):
     assert_equal_to_plain_calls(lambda: made(BLOCKS[name], policy), monkeypatch, training)
@@ -79,7 +79,7 @@ def test_transformer_block_has_the_outputs_and_gradients_of_sublayers_called_thr
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 @pytest.mark.parametrize("policy", POLICIES[:2])
 @pytest.mark.parametrize("change", ["lora", "quantized"])
-def test_transformer_block_with_lora_or_int8_has_the_outputs_of_sublayers_called_through_keras(
+def test_transformer_block_with_lora_or_int8_equals_a_block_whose_sublayers_run_keras_layer_call(
     change, policy, monkeypatch
 ):
     def make():

@@ -73,7 +73,9 @@ def test_config_rotates_tokens_is_true_for_fixed_rotary_except_per_frame(changes
 @pytest.mark.parametrize(
     "class_token, registers, count", [(False, 0, 0), (True, 0, 1), (True, 4, 5)]
 )
-def test_config_num_prefix_tokens_counts_class_token_and_registers(class_token, registers, count):
+def test_config_num_prefix_tokens_counts_the_class_token_and_register_tokens(
+    class_token, registers, count
+):
     assert config(class_token=class_token, register_tokens=registers).num_prefix_tokens == count
 
 

@@ -103,7 +103,7 @@ def test_head_shared_by_two_models_is_found_before_the_activation_of_each_model(
 
 
 @pytest.mark.once("torch")
-def test_dense_layer_with_an_earlier_call_on_tokens_is_the_head_of_a_model_of_vectors():
+def test_head_of_ignores_an_earlier_call_of_the_head_on_tokens_outside_the_model():
     tokens, vector, head = keras.Input((5, 4)), keras.Input((4,)), layers.Dense(3, name="head")
     head(tokens)
     assert head_of(keras.Model(vector, layers.ReLU()(head(vector)))) is head

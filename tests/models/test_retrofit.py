@@ -454,7 +454,7 @@ def test_model_from_with_tokens_of_a_partly_frozen_student_is_trainable(is_custo
 
 
 @pytest.mark.once("torch")
-def test_students_of_a_float16_model_with_a_custom_head_scale_their_losses(tmp_path):
+def test_students_of_a_mixed_float16_model_with_custom_head_compile_with_loss_scaling(tmp_path):
     keras.config.set_dtype_policy("mixed_float16")
     plain = create_model("vit_pico8", include_top=False, pooling="avg")
     custom = keras.Model(plain.input, keras.layers.Dense(3)(plain.output))

@@ -114,7 +114,7 @@ def agree(found, expected):
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_siglip_gives_the_tokens_and_pooled_vector_of_transformers():
+def test_siglip_gives_the_tokens_and_pooled_vector_of_hugging_face_transformers():
     module, state = theirs("SiglipVisionModel", "SiglipVisionConfig", image_size=32, patch_size=8)
     state = {name.removeprefix("vision_model."): value for name, value in state.items()}
     weights = Weights(state)

@@ -542,7 +542,7 @@ def test_from_preset_with_changed_include_preprocessing_has_a_float32_input(tmp_
     assert (other.name, other.dtype) == ("image", "float32")
 
 
-def test_from_preset_without_preprocessing_equals_the_model_if_its_pixels_are_scaled(tmp_path):
+def test_preset_without_preprocessing_on_scaled_pixels_equals_the_model_on_raw_pixels(tmp_path):
     inputs = keras.Input((32, 32, 3), dtype="uint8")
     model, folder = saved(tmp_path, "vit_pico8", input_tensor=inputs)
     bare = kt.from_preset(folder, include_preprocessing=False)

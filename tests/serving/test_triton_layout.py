@@ -109,6 +109,7 @@ def test_triton_files_of_a_second_export_leave_an_edited_config_unchanged(edit, 
         ({"class_names": ["a", "c"]}, "labels.txt"),
         ({"top_k": 1}, "config.pbtxt"),
         ({"activation": "linear", "class_names": None}, "config.pbtxt"),
+        ({"class_names": None}, "config.pbtxt"),
     ],
 )
 def test_triton_export_of_another_model_than_the_existing_files_describe_raises_before_work(

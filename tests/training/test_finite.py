@@ -47,6 +47,15 @@ def test_fit_with_weight_averages_that_diverges_restores_the_weights(scaled):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.once("torch")
+def test_stop_on_non_finite_of_a_model_without_optimizer_raises_floating_point_error():
+    callback = StopOnNonFinite()
+    callback.set_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
+    callback.on_train_begin()
+    with pytest.raises(FloatingPointError, match="^fit: .*nan"):
+        callback.on_epoch_end(0, {"loss": float("nan")})
+
+
 def test_fit_that_diverges_restores_the_weights_collected_from_all_devices():
     """A process of JAX may hold only a part of a weight, so `get_weights` fails."""
 

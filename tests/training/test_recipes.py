@@ -170,7 +170,9 @@ def test_distillation_recipe_with_the_classes_of_the_teacher_in_another_order_ra
     teacher = create_model("vit_pico8", classes=2, input_shape=(32, 32, 3))
     teacher.class_names = ("light", "dark")
     teacher.save(path)
-    with pytest.raises(ValueError, match="train: .*`weights`.*'light' as class 0 .*as class 1 "):
+    with pytest.raises(
+        ValueError, match="train: .*`recipe.build`.*'light' as class 0 .*as class 1 "
+    ):
         train(recipe, tmp_path / "out")
     teacher.class_names = ("dark", "light, bright")  # other words for the second class
     teacher.save(path)

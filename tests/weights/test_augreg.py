@@ -128,7 +128,7 @@ def test_bfloat16_checkpoints_of_numpy_and_jax_load_exactly(dtype):
 
 
 @pytest.mark.parametrize("missing", sorted(augreg_entries()))
-def test_augreg_file_without_one_entry_raises_only_value_error(missing, tmp_path):
+def test_augreg_file_with_one_missing_entry_raises_no_error_but_value_error(missing, tmp_path):
     entries = augreg_entries()
     model = build("augreg", entries)
     del entries[missing]

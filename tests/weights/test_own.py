@@ -306,3 +306,14 @@ def test_plan_of_with_a_statement_of_an_unknown_position_resize_raises():
     arrays = {w.path: w for w in create_model("vit_pico8", classes=5).weights}
     with pytest.raises(ValueError, match="plan_of: .*position_resize='bicubc'"):
         plan_of(arrays, statement=Statement(resize="bicubc"))
+
+
+def test_plan_of_a_torch_module_with_the_class_name_of_a_keras_hub_backbone_reads_its_entries():
+    torch = pytest.importorskip("torch")
+
+    class ViTBackbone(torch.nn.Module):
+        def state_dict(self):
+            return {w.path: torch.as_tensor(w.numpy()) for w in model.weights}
+
+    model = create_model("vit_pico8", classes=5)
+    assert plan_of(ViTBackbone()).classes == 5

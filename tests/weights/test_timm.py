@@ -222,7 +222,7 @@ def test_timm_file_without_a_bias_raises(name, path):
 SCALED = {"class_token": True, "layer_scale": 0.1}
 
 
-def test_timm_file_of_eva_without_mlp_scales_loads_ones_and_reports_the_scales():
+def test_timm_file_of_eva_without_mlp_scales_sets_them_to_one_and_reports_them():
     """Sapiens 2 of timm scales only the attentions. Its class is `Eva`."""
     model = build("timm", **SCALED)
     for i in range(2):
@@ -375,7 +375,7 @@ def test_dinov2_file_of_meta_gives_the_tokens_of_timm(image, gate):
     close(outputs(model, images), expected)
 
 
-def test_export_to_timm_of_a_custom_head_after_another_layer_raises_and_names_the_layer():
+def test_export_to_timm_of_a_custom_head_on_pre_logits_raises_and_names_pre_logits():
     body = build("timm", pre_logits=7)
     head = keras.layers.Dense(5, name="head")(body.get_layer("pre_logits").output)
     with pytest.raises(ValueError, match="to_timm: .*pre_logits"):

@@ -17,8 +17,8 @@ class VideoBatches(ReadBatches[tuple[np.ndarray, np.ndarray]]):
     """Batches of clips from video files, for `fit` on every backend.
 
     For training, the clip of a video starts at a random time, with the same augmentation on all
-    frames. Otherwise the clip is the middle of the video, with a central crop. Only the frames of
-    the clip are decoded. A clip depends only on the seed, the epoch and the video.
+    frames. With `training=False`, the clip is the middle of the video, with a central crop. Only
+    the frames of the clip are decoded. A clip depends only on the seed, the epoch and the video.
 
     Args:
         videos: A `VideoList`, for example from `from_folder`.

@@ -190,7 +190,10 @@ class _Reader:
             self.failure = error
 
     def frame_at(self, time: float) -> np.ndarray:
-        """Return the frame that is shown at a time. Times may not decrease between calls."""
+        """Return the frame that a player shows at `time`, in seconds.
+
+        `time` must not decrease from call to call.
+        """
         time += 1e-6  # times of frames are rounded to floating point
         self._jump(time)
         if self.next is None:

@@ -81,8 +81,9 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
         A `TfdsVideos`.
 
     Raises:
-        ValueError: If the data set does not exist or was not prepared. Also if it has no feature
-            `video`, or no feature `label` with names of classes. Also if a video has no label.
+        ValueError: If the data set does not exist or was not prepared. Also if the data set has no
+            feature `video`, or no feature `label` with names of classes. Also if a video has no
+            label.
         ImportError: If tensorflow-datasets is not installed.
     """
     tfds: Any = require("tensorflow_datasets", "tfds")

@@ -36,7 +36,7 @@ def answers(
           `model`, (B, C). Without a head, `model` may also output tokens of shape (B, P + N, C).
           Then `features` has shape (B, P + 1, C): the prefix tokens, then the average of the other
           tokens.
-        * `logits`: with a head, its output before the activation, (B, classes).
+        * `logits`: with a head, the output of the head before its activation, (B, classes).
         * The names of `blocks`: the outputs of these blocks.
     """
     head = head_of(model)
@@ -64,7 +64,7 @@ def features_of(model: keras.Model, num_prefix_tokens: int) -> keras.Model:
 
 
 def _features(model: keras.Model, call: Call | None, num_prefix_tokens: int) -> keras.KerasTensor:
-    """Return the inputs of the head, in its `call`. Without a head, pool the outputs of a model."""
+    """Return the inputs of `call`, the call of the head. Without a head, pool the model outputs."""
     if call is not None:
         return call.inputs
     if len(model.output.shape) == 2:

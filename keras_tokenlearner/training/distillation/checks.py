@@ -105,7 +105,8 @@ def blocks_behind(layout: Structure, student: keras.Model, teacher: keras.Model)
 
     Raises:
         ValueError: If the student has fusers, or no blocks after the reducer. Also if the teacher
-            lacks one of the blocks, or its outputs do not have the shape of the reconstruction.
+            lacks one of these blocks. Also if a teacher's block does not output all tokens, with as
+            many channels as the student's block.
     """
     if layout.fusers:
         raise ValueError(
@@ -198,9 +199,9 @@ def check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, ..
     if changing and keras.backend.backend() == "jax":
         raise ValueError(
             "Distiller: on JAX, `budgets` needs a student without dropout, random layers, "
-            "trainable BatchNormalization and activity regularizers. Build the student with "
-            f"dropout rates of 0, and change your own layers. Received: budgets={budgets} with "
-            f"{listed(changing)}"
+            "trainable BatchNormalization or activity regularizers. Set dropout rates to 0, freeze "
+            "BatchNormalization, and remove the other listed layers and regularizers. "
+            f"Received: budgets={budgets} with {listed(changing)}"
         )
     return budgets
 

@@ -52,7 +52,7 @@ class Distiller(keras.Model):
     * `tokens` are the outputs of the teacher's blocks that follow the reducer in the student. An
       auxiliary module reconstructs these outputs from the student's tokens, in training only.
     * Batches without labels leave out CE and the factor `1 - label_weight`. Models without head
-      leave out KL. Their labels need a `loss` in `compile`, or `label_weight=0`.
+      leave out KL. Labels for these models need a `loss` in `compile`, or `label_weight=0`.
     * `sample_weight` and `class_weight` of `fit` multiply all terms of an example.
 
     Teacher and student take the same batch, so they see the same augmented pixels. Layers of the
@@ -67,8 +67,9 @@ class Distiller(keras.Model):
         feature_weight: Float, weight of the features; the weight of the logits is 1. With 0, the
             shapes of the features may differ.
         label_weight: Float in [0, 1], weight of the labels.
-        reconstruction_weight: Float, weight of the reconstructed tokens; 0 for none. Otherwise the
-            student has blocks after the reducer, and the teacher has the same blocks.
+        reconstruction_weight: Float, weight of the reconstructed tokens; 0 for none. A positive
+            weight needs a student with blocks after the reducer, and a teacher with the same
+            blocks.
         budgets: Numbers of tokens. Each training step draws one number for the student's
             TokenLearner. Afterwards `with_tokens(student, n)` returns a model with `n` tokens.
             `None` for all tokens in all steps. Needs `retrofit(..., token_start="grid")`.
@@ -213,7 +214,7 @@ class Distiller(keras.Model):
                 predictions. Defaults to the cross-entropy of labels and logits. Labels are
                 integers, (B,), or a value for each class, (B, classes).
             metrics: Metrics of labels and the student's predictions.
-            **kwargs: Further arguments of `keras.Model.compile`.
+            **kwargs: Other arguments of `keras.Model.compile`.
         """
         found = keras.losses.get(loss)  # a function for a name such as "mse"
         is_loss = found is None or isinstance(found, keras.losses.Loss)

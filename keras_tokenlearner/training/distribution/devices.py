@@ -79,7 +79,7 @@ class Devices:
     def alone(self) -> AbstractContextManager[None]:
         """Return a context in which this process creates models and arrays on its own.
 
-        Use the context inside `scope`. On JAX, it turns off `keras.distribution`.
+        Use the context inside `scope`. On JAX, the context turns off `keras.distribution`.
         """
         return contextlib.nullcontext()
 

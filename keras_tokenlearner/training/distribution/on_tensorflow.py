@@ -109,7 +109,7 @@ def _clipping_sums(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
 
 
 def _sums(gradients: Sequence[tf.Tensor | None]) -> list[tf.Tensor | None]:
-    """Return the sums of gradients over the replicas on the first replica, zeros on the others.
+    """Return the gradients summed over all replicas on the first replica, zeros on other replicas.
 
     Infinite sums and NaN stay on all replicas. Every replica then skips the step, if the optimizer
     is a `LossScaleOptimizer`.

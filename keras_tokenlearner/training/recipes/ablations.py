@@ -79,8 +79,8 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
     """Fine-tuning of ViT B/16 with alternatives to the TokenFuser: Figure 7.
 
     Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE
-    --output FOLDER`. Run it once for each NAME: `token_fuser`, `unpool` and `reproject`. Give each
-    run its own FOLDER.
+    --output FOLDER`. Run the command once for each NAME: `token_fuser`, `unpool` and `reproject`.
+    Give each run its own FOLDER.
 
     Expected, from section 3.5: `unpool` is less accurate than the TokenFuser. `reproject` is as
     accurate as the TokenFuser, at a higher cost. The figure prints no numbers.

@@ -35,7 +35,7 @@ class ImageNet384Recipe(RecipeFields):
     Command: `keras-tokenlearner train imagenet_384 --set model=NAME --set weights=FILE`.
 
     Requirements: ImageNet prepared by tensorflow-datasets (or `data=FOLDER`), pre-trained weights,
-    and accelerators for 512 images at a time, or `gradient_accumulation_steps`.
+    and accelerators with memory for a batch of 512 images, or `gradient_accumulation_steps`.
 
     Expected after pre-training on JFT-300M, which is not public, from Table 1 (top-1, in percent):
 
@@ -174,8 +174,8 @@ class ImageNet512Recipe(ImageNet384Recipe):
 
     Command: `keras-tokenlearner train imagenet_512 --set model=NAME --set weights=FILE`.
 
-    Requirements are as at 384 pixels. L/8 and L/10 need many times the memory: see
-    `gradient_accumulation_steps`, `precision` and `remat`.
+    The requirements are the same as for `ImageNet384Recipe`. L/8 and L/10 need much more memory
+    than L/16: see `gradient_accumulation_steps`, `precision` and `remat`.
 
     Expected after pre-training on JFT-300M, from Tables 2 and 3 (top-1, in percent):
 

@@ -14,8 +14,8 @@ class PretrainingRecipe(ImageNet384Recipe):
 
     Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`.
 
-    Requirements: a large set of images, and accelerators for 4,096 images at a time, or
-    `gradient_accumulation_steps`. JFT-300M has 300 million images and is not public. `data` is
+    Requirements: a large set of images, and accelerators with memory for a batch of 4,096 images,
+    or `gradient_accumulation_steps`. JFT-300M has 300 million images and is not public. `data` is
     ImageNet by default, for which the 7 epochs of this recipe are far too few. On ImageNet, ViT
     takes 300 epochs, a learning rate of 0.003 and a weight decay of 0.3.
 

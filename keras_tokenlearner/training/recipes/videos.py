@@ -150,10 +150,11 @@ class KineticsRecipe(_MomentumRecipe):
     Command: `keras-tokenlearner train kinetics --set data=FOLDER --set weights=FILE`. Then
     `keras-tokenlearner evaluate` scores 4 clips and 3 crops of each test video, as the paper does.
 
-    Requirements: the extra `video`, pre-trained weights of the image model, and accelerators for 64
-    clips at a time. The videos are as for the recipe `videos`.
+    Requirements: the extra `video`, pre-trained weights of the image model, and accelerators with
+    memory for a batch of 64 clips. The recipe `videos` describes the files in FOLDER.
 
-    Expected after pre-training on JFT-300M, which is not public, top-1 and top-5 in percent:
+    Expected top-1 and top-5 accuracy in percent, after pre-training on JFT-300M, which is not
+    public:
 
         Kinetics-400, Table 6                         Kinetics-600, Table 8
         vivit_l16 83.4 95.6                           vivit_l16 84.3 96.2
@@ -166,8 +167,8 @@ class KineticsRecipe(_MomentumRecipe):
     We have not run this recipe. 30 epochs and a learning rate of 0.05 are the paper's values. Other
     values follow ViViT's code, as in the paper. Batches have 64 clips of 32 frames with a stride of
     2, and gradients are clipped at 1. The schedule has 2.5 epochs of warm-up and cosine decay.
-    There is no label smoothing and no weight decay. `VideoBatches` augments the clips a little
-    differently than ViViT's code.
+    There is no label smoothing and no weight decay. The augmentation of `VideoBatches` differs a
+    little from the augmentation of ViViT's code.
 
     Attributes:
         image_model: Catalogue name of the pre-trained image model. Its weights for patches become
@@ -207,19 +208,19 @@ class CharadesRecipe(_MomentumRecipe):
 
     Command: `keras-tokenlearner train charades --set data=FOLDER`.
 
-    Requirements: the extra `video`, and accelerators for 256 clips at a time. FOLDER has the files
-    `Charades_v1_train.csv` and `Charades_v1_test.csv`, and the folder `Charades_v1_480` of videos.
-    Segments of 64 frames at 12 frames per second start at random moments. `keras-tokenlearner
-    evaluate` merges consecutive segments.
+    Requirements: the extra `video`, and accelerators with memory for a batch of 256 clips. FOLDER
+    has the files `Charades_v1_train.csv` and `Charades_v1_test.csv`, and the folder
+    `Charades_v1_480` of videos. Segments of 64 frames at 12 frames per second start at random
+    moments. `keras-tokenlearner evaluate` merges consecutive segments.
 
     Expected mean average precision of the test videos, from the paper: 66.3% at 12 frames per
     second, 59.6% at 6. `x2plus1d_m` has 62.7% and 56.6%. We have not run this recipe. Every segment
     has all labels of its video.
 
     100,000 steps of 256 segments, a cosine schedule, no label smoothing and 224 pixels are the
-    paper's values. The paper tests at 256 pixels. It names no optimizer, and states a learning rate
-    of 0.8 "per TPU core". We take SGD with momentum, no weight decay and 0.8 for the whole batch,
-    after one epoch of warm-up.
+    paper's values. The paper tests at 256 pixels. The paper names no optimizer, and states a
+    learning rate of 0.8 "per TPU core". We take SGD with momentum, no weight decay and 0.8 for the
+    whole batch, after one epoch of warm-up.
 
     Attributes:
         model: Name in the catalogue, of a model for videos.
@@ -249,8 +250,8 @@ class AvidRecipe(_MomentumRecipe):
     Command: `keras-tokenlearner train avid --set data=FOLDER`. Then `keras-tokenlearner evaluate`
     scores one clip of each test video.
 
-    Requirements: the extra `video`, and accelerators for 512 clips at a time. FOLDER has the files
-    `avid_train.json` and `avid_val.json`, and the folder `videos`.
+    Requirements: the extra `video`, and accelerators with memory for a batch of 512 clips. FOLDER
+    has the files `avid_train.json` and `avid_val.json`, and the folder `videos`.
 
     Expected mean accuracy of the 887 classes in percent, from the paper:
 
