@@ -36,8 +36,8 @@ def new_triton_files(model: keras.Model, path: Path, options: Options) -> dict[s
         Dictionary from names of files that do not exist to texts, in the order of writing.
 
     Raises:
-        ValueError: If an existing file has other inputs, outputs or class names than the model. Also
-            if an existing `config.pbtxt` refers to class names, but the model has none.
+        ValueError: If an existing file has other inputs, outputs or class names than the model.
+            Also if an existing `config.pbtxt` refers to class names, but the model has none.
     """
     files = {}
     if options["class_names"]:  # first, because the configuration refers to it
@@ -58,7 +58,7 @@ def new_triton_files(model: keras.Model, path: Path, options: Options) -> dict[s
         if name == CONFIG and LABELS not in files and _has_labels(old):
             raise ValueError(
                 f"export: {CONFIG} in `path` must have no `label_filename` for a model without "
-                "class names; pass `class_names`, correct the file, or pass another `path`. "
+                "class names. Pass `class_names`, correct the file, or pass another `path`. "
                 f"Received: class_names=None, path={str(path)!r}"
             )
     return new
