@@ -15,6 +15,8 @@ pytestmark = pytest.mark.once("tensorflow")
 
 PROGRAM = """
 import asyncio, sys, threading
+from types import SimpleNamespace
+
 import kserve
 import numpy as np
 from keras_tokenlearner.serving.kserve_server import run
@@ -30,6 +32,8 @@ class Slow(kserve.Model):
         return kserve.InferResponse("", "slow", [output])
 
 class Current:  # one version, without a successor
+    now = SimpleNamespace(answers_for=lambda version: True)
+
     def __init__(self):
         self.stopping = threading.Event()
 
@@ -49,8 +53,14 @@ for _ in range(2 if sys.argv[3:] == ["warm"] else 1):
 
 
 def start(port, grpc_port, *options):
+    """Start a server, and stop it after 200 seconds, so that no test waits for its output."""
     command = [sys.executable, "-c", PROGRAM, str(port), str(grpc_port), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    limit = threading.Timer(200, process.kill)
+    limit.daemon = True
+    limit.start()
+    return process
 
 
 def read_until(process, text):
