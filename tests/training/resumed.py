@@ -18,7 +18,7 @@ import numpy as np
 from keras_tokenlearner import create_model
 from keras_tokenlearner.data import ArrayImages, ImageBatches
 from keras_tokenlearner.training import Resume
-from tests import quick_weights
+from tests import quick_traces, quick_weights
 
 EPOCHS = 3
 
@@ -79,7 +79,9 @@ def kill_at(count):
 
 
 if __name__ == "__main__":
-    quick_weights.draw_by_numpy()  # the weights of the tests' own process
+    # The weights and rounding errors of the tests' own process.
+    quick_weights.draw_by_numpy()
+    quick_traces.trace_once()
     if len(sys.argv) > 2:
         kill_at(int(sys.argv[2]))
         run(sys.argv[1])
