@@ -16,13 +16,20 @@ def trace_once() -> None:
     """On TensorFlow, let Keras trace a training step once. Leave out stacks and optimization."""
     if keras.backend.backend() != "tensorflow":
         return
-    import tensorflow as tf
     from tensorflow.python.util import tf_stack
 
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    leave_out_optimization()
     stack = tf_stack.extract_stack()
     tf_stack.extract_stack = lambda *_, **__: stack
     keras.Model.make_train_function = _building(keras.Model.make_train_function)
+
+
+def leave_out_optimization() -> None:
+    """On TensorFlow, run graphs without Grappler, whose work takes longer than most test graphs."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def _building(make_train_function: Callable) -> Callable:

@@ -81,7 +81,7 @@ def kill_at(count):
 if __name__ == "__main__":
     # The weights and rounding errors of the tests' own process.
     quick_weights.draw_by_numpy()
-    quick_traces.trace_once()
+    quick_traces.leave_out_optimization()
     if len(sys.argv) > 2:
         kill_at(int(sys.argv[2]))
         run(sys.argv[1])
