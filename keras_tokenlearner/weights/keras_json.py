@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner._json import JSON
+from keras_tokenlearner.layers.activations import ActivationFunction
 from keras_tokenlearner.models.config_fields import FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.weights.formats.read import CheckpointLike
@@ -84,7 +85,7 @@ def of_keras_model(owner: str, model: CheckpointLike) -> Statement | None:
     return of_keras(owner, said, pixels, task)
 
 
-def _activation(inner: Object) -> object:
+def _activation(inner: Object) -> JSON | ActivationFunction:
     """Return the activation in a config of KerasHub, or `None` if it is not stated.
 
     Functions of Keras become names. `keras.activations.serialize` would give their names to other

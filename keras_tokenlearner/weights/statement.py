@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner.layers.activations import ActivationFunction
 from keras_tokenlearner.models.config_fields import Fields, Normalization
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -40,7 +42,7 @@ class Statement:
 
     source: str | None = None
     fields: Fields = field(default_factory=dict)
-    unknown_activation: object = None
+    unknown_activation: JSON | ActivationFunction = None
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] | None = None
     grid: tuple[int, ...] | None = None
