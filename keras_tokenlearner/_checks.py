@@ -8,7 +8,6 @@ import math
 import operator
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral, Number, Real
 from pathlib import Path
@@ -300,64 +299,6 @@ def check_names(
             f"{owner}: `{name}` must be {expected}. Received: {number}{name}={str(value)[:60]}"
         )
     return tuple(map(str, items))  # strings of numpy become plain strings
-
-
-def check_order(
-    owner: str,
-    name: str,
-    names: Sequence[str] | None,
-    others: Sequence[str] | None,
-    place: str,
-    fix: str,
-) -> None:
-    """Raise `ValueError` if two lists of class names have the same name at different indices.
-
-    Names of only one list may be other words for the same classes. Upper and lower case are equal.
-    Names that occur twice in a list are not compared.
-
-    Args:
-        owner: Name of the function that the user called, for error messages.
-        name: Name of the argument with `names`.
-        names: Names of the classes, or `None` if they are unknown.
-        others: The names to compare with, or `None` if they are unknown. The strings of their
-            indices are no names, but the default of data without names.
-        place: Description of the place of `others`.
-        fix: The fix that the message states.
-    """
-    if names is None or others is None:
-        return
-    ours, theirs = _indices(names), _indices(others)
-    if all(one == str(index) for one, index in theirs.items()):
-        return
-    for one, index in ours.items():
-        if theirs.get(one, index) != index:
-            raise ValueError(
-                f"{owner}: the classes of `{name}` must be in the order of {place}; {fix}. "
-                f"Received: {names[index]!r} as class {index} of `{name}`, and as class "
-                f"{theirs[one]} of {place}"
-            )
-
-
-def _indices(names: Sequence[str]) -> dict[str, int]:
-    """Return the index of each name that occurs once. The keys are in lower case."""
-    folded = [str(name).casefold() for name in names]
-    counts = Counter(folded)
-    return {name: index for index, name in enumerate(folded) if counts[name] == 1}
-
-
-def check_callbacks(
-    owner: str, value: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None
-) -> list[keras.callbacks.Callback]:
-    """Return callbacks of Keras as a list, or raise `ValueError`. `value` may be one callback."""
-    one = isinstance(value, keras.callbacks.Callback)
-    found = [value] if one else [] if value is None else value
-    kinds = (keras.callbacks.Callback,)
-    if not isinstance(found, (tuple, list)) or not all(isinstance(each, kinds) for each in found):
-        raise ValueError(
-            f"{owner}: `callbacks` must be a list of keras.callbacks.Callback, one callback or "
-            f"None. Received: callbacks={repr(value)[:200]}"
-        )
-    return list(found)
 
 
 def check_labels(

@@ -40,3 +40,17 @@ def check_float(owner: str, policy: keras.DTypePolicy) -> None:
             f"{owner}: `dtype` must be a policy of floats, such as 'mixed_bfloat16'. "
             f"{'' if each.quantization_mode is None else fix}Received: dtype={each.name!r}"
         )
+
+
+def policy_of(owner: str, dtype: str | keras.DTypePolicy | None) -> keras.DTypePolicy:
+    """Return the dtype policy of a name or an object, or the global policy for `None`."""
+    try:
+        with dtype_policy(keras.config.dtype_policy() if dtype is None else dtype):
+            policy = keras.config.dtype_policy()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{owner}: `dtype` must be a keras.DTypePolicy or its name, such as 'mixed_bfloat16'. "
+            f"Received: dtype={dtype!r}"
+        ) from error
+    check_float(owner, policy)
+    return policy

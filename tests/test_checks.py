@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import _checks as checks
+from keras_tokenlearner._class_order import check_order
 from keras_tokenlearner._errors import first_line
 from tests.layers.helpers import refused
 
@@ -101,7 +102,7 @@ def test_check_names_of_a_wrong_type_or_number_raises(value):
     ids=str,
 )
 def test_check_order_of_synonyms_duplicates_or_default_names_passes(names, others):
-    checks.check_order("Owner", "model", names, others, "`data`", "fix it")
+    check_order("Owner", "model", names, others, "`data`", "fix it")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_check_order_of_synonyms_duplicates_or_default_names_passes(names, other
 )
 def test_check_order_of_names_at_other_indices_raises(names, others, one):
     refused(
-        lambda: checks.check_order("Owner", "model", names, others, "`data`", "fix it"),
+        lambda: check_order("Owner", "model", names, others, "`data`", "fix it"),
         "Owner: ",
         f"{one!r} as class {names.index(one)} of `model`",
     )

@@ -10,17 +10,17 @@ from keras_tokenlearner.layers.activations import ActivationFunction
 
 
 def each(number: int, shape: Shape) -> Cost:
-    """Cost of `number` element-wise operations on each value of `shape`."""
+    """Return the cost of `number` elementwise operations on each value of `shape`."""
     return Cost(elementwise=number * prod(shape))
 
 
 def softmax(shape: Shape) -> Cost:
-    """Cost of a softmax over values of `shape`."""
+    """Return the cost of a softmax over values of `shape`."""
     return Cost(elementwise=4 * prod(shape), softmax=prod(shape))
 
 
 def activation(function: ActivationFunction | None, shape: Shape) -> Cost:
-    """Cost of an activation function on values of `shape`."""
+    """Return the cost of an activation function on values of `shape`."""
     if function in (None, keras.activations.linear):
         return Cost()
     name = getattr(function, "__name__", "")

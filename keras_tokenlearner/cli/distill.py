@@ -30,7 +30,8 @@ def distill(
 
     An interrupted run continues from a backup next to OUTPUT when you repeat the command.
     """
-    from keras_tokenlearner._checks import check_int, check_order, check_path, check_positive
+    from keras_tokenlearner._checks import check_int, check_path, check_positive
+    from keras_tokenlearner._class_order import check_order
     from keras_tokenlearner._files import replacing
     from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data.named import arrays_of, open_named

@@ -12,9 +12,9 @@ from keras_tokenlearner._checks import (
     check_ints,
     check_model,
     check_not_negative,
-    check_order,
     check_vectors,
 )
+from keras_tokenlearner._class_order import check_order
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import (
     FEW_SHOT,

@@ -12,10 +12,10 @@ from keras_tokenlearner._checks import (
     check_int,
     check_is,
     check_model,
-    check_order,
     check_positive,
     check_vectors,
 )
+from keras_tokenlearner._class_order import check_order
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import video
 from keras_tokenlearner.data.video.lists import Views

@@ -74,7 +74,7 @@ def check_built(owner: str, built: Shape | None, found: Shape) -> None:
     Args:
         owner: Name of the layer, for error messages.
         built: Sizes for which the layer was built, or `None` for a layer that takes all sizes.
-        found: Sizes of the inputs. `None` stands for an unknown size.
+        found: Sizes of the inputs. An unknown size is `None`.
     """
     if built is not None and (len(found) != len(built) or not _agree(found, built)):
         raise ValueError(

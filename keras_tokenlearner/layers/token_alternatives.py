@@ -239,8 +239,8 @@ class DirectTokens(FrameTokenizer):
         Tensor of shape (B, T * S, C).
 
     Raises:
-        ValueError: If an argument is out of range or the inputs do not fit the grid. Also if height
-            or width differ from the build.
+        ValueError: If an argument is out of range or the inputs do not fit the grid. Also if the
+            height or width differs from the size for which the layer was built.
 
     Example:
 

@@ -18,7 +18,7 @@ from keras_tokenlearner._checks import (
 )
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner._precision import check_float, dtype_policy
+from keras_tokenlearner._precision import dtype_policy, policy_of
 from keras_tokenlearner.layers import TokenLearner, activations
 from keras_tokenlearner.layers.activations import Activation
 from keras_tokenlearner.layers.composite import quantize_parts, quantized_parts
@@ -321,20 +321,6 @@ def check_class_names(
         wanted = f"a list of {'all' if classes is None else classes} names"
         count = len(names) if classes is None and hasattr(names, "__len__") else classes
     return check_names(owner, "class_names", names, count, wanted)
-
-
-def policy_of(owner: str, dtype: Policy) -> keras.DTypePolicy:
-    """Return the dtype policy of a name or an object, or the global policy for `None`."""
-    try:
-        with dtype_policy(keras.config.dtype_policy() if dtype is None else dtype):
-            policy = keras.config.dtype_policy()
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{owner}: `dtype` must be a keras.DTypePolicy or its name, such as 'mixed_bfloat16'. "
-            f"Received: dtype={dtype!r}"
-        ) from error
-    check_float(owner, policy)
-    return policy
 
 
 def check_activation(owner: str, activation: Activation) -> None:

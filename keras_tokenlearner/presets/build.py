@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Unpack
 
-from keras_tokenlearner._checks import check_order
+from keras_tokenlearner._class_order import check_order
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.models import VisionTransformerConfig
 from keras_tokenlearner.models.vision_model import BuildArguments, VisionModel

@@ -13,6 +13,7 @@ import keras
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_path
 from keras_tokenlearner._errors import errors_of
+from keras_tokenlearner._precision import policy_of
 from keras_tokenlearner.models import (
     VisionTransformer,
     VisionTransformerConfig,
@@ -33,7 +34,6 @@ from keras_tokenlearner.models.vision_model import (
     check_class_names,
     check_shape,
     input_options,
-    policy_of,
 )
 from keras_tokenlearner.presets.addresses import Address, parse_address
 from keras_tokenlearner.presets.build import build_model, head_is_new
@@ -122,9 +122,8 @@ def from_preset(
             replaces the projection of CLIP.
         classifier_activation: Activation of the top; `None` gives logits. Defaults to the
             activation of a preset of `save_to_preset`. Defaults to `None` for image towers of CLIP
-            from timm, whose top computes embeddings. For others, defaults to `"softmax"`. A
-            fine-tuned CLIP tower of timm may have as many classes as an embedding has channels. If
-            its config.json has no label names, pass `"softmax"`.
+            from timm, whose top computes embeddings. For others, defaults to `"softmax"`. Pass
+            `"softmax"` for a fine-tuned CLIP tower whose config.json has no label names.
         class_names: Names of the classes in their order. Defaults to the checkpoint's names.
             Without `classes`, the names label the checkpoint's classifier.
         dtype: Dtype policy of the layers. Defaults to the policy of a preset of `save_to_preset`,

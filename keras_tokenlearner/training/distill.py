@@ -8,7 +8,6 @@ import numpy as np
 
 from keras_tokenlearner._checks import (
     check_bool,
-    check_callbacks,
     check_fraction,
     check_int,
     check_labels,
@@ -21,6 +20,7 @@ from keras_tokenlearner.data import Batches
 from keras_tokenlearner.models.head import head_of
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.training.check_callbacks import check_callbacks
 from keras_tokenlearner.training.distillation.answers import (
     answers,
     features_of,

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_order, check_path
+from keras_tokenlearner._checks import check_bool, check_path
+from keras_tokenlearner._class_order import check_order
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._files import replacing, write_text
 from keras_tokenlearner._json import JSON

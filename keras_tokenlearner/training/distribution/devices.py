@@ -6,11 +6,11 @@ from typing import TypeAlias, TypedDict, Unpack, cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_callbacks
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.data.batches import reading_errors
 from keras_tokenlearner.layers.composite import parts_of
 from keras_tokenlearner.models.names import BLOCKS
+from keras_tokenlearner.training.check_callbacks import check_callbacks
 
 # The divided axis of each weight, by the end of its path: heads in attention, hidden units in MLPs.
 # The last kernel of an attention or MLP is divided along its inputs, other kernels along their
